@@ -1,0 +1,33 @@
+// require(): an invariant of our own. Always on; a violation is a bug of tandem's, so it ends the process
+// (and, through the watchdog, every rank) with the place and the values, and never unwinds.
+#pragma once
+
+#include <source_location>
+#include <sstream>
+#include <string>
+
+namespace tandem {
+
+/// Prints `message` with its place and ends the process with ExitCode::internal.
+[[noreturn]] void fail_requirement(const std::string& message, const std::source_location& where);
+
+/// A message that remembers where it was written.
+struct Requirement {
+  // NOLINTNEXTLINE(google-explicit-constructor): require(cond, "text") must convert
+  constexpr Requirement(const char* text_in, std::source_location where_in = std::source_location::current())
+      : text(text_in), where(where_in) {}
+  const char* text;
+  std::source_location where;
+};
+
+/// Ends the process unless `condition` holds. `values` are printed behind the message.
+template <class... Values>
+void require(bool condition, Requirement requirement, const Values&... values) {
+  if (condition) [[likely]] return;
+  std::ostringstream line;
+  line << requirement.text;
+  ((line << ' ' << values), ...);
+  fail_requirement(line.str(), requirement.where);
+}
+
+}  // namespace tandem
