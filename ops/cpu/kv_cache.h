@@ -1,0 +1,93 @@
+// The paged key/value cache of one rank: its own KV heads, all of its layers. Filled by append() as tokens
+// are processed, read by ops/cpu/attention. Which page belongs to which sequence is the engine's business:
+// here a page is a number, the same one in every layer.
+//
+// A page holds kPageTokens positions, and position p of a sequence always sits in slot p % kPageTokens of its
+// page number p / kPageTokens, because attention cuts the cache by position. Inside a page, for each KV head:
+//   keys    (k_dim, kPageTokens)  transposed: a SIMD lane of q·k is a position
+//   values  (kPageTokens, v_dim)  a SIMD lane of p·v is a column
+// in f16 (rounded to nearest even) or f32. Slots that were never written hold anything, NaN included: readers
+// must not let them take part, not even multiplied by zero.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace tandem {
+
+inline constexpr int64_t kPageTokens = 64;
+
+enum class KvType : uint8_t { f16, f32 };
+
+constexpr size_t element_bytes(KvType type) {
+  return type == KvType::f16 ? 2 : 4;
+}
+
+/// One layer's cache row on this rank. n_kv_heads may be 0 (a rank without heads). Widths of keys and values
+/// may differ.
+struct KvLayerShape {
+  int32_t n_kv_heads = 0;
+  int32_t k_dim = 0;
+  int32_t v_dim = 0;
+  friend bool operator==(const KvLayerShape&, const KvLayerShape&) = default;
+};
+
+/// Where one KV head's keys and values of one page lie.
+struct KvPageView {
+  const std::byte* keys = nullptr;    // (k_dim, kPageTokens) of the cache's type, 64-byte aligned
+  const std::byte* values = nullptr;  // (kPageTokens, v_dim)
+};
+
+class KvCache {
+ public:
+  /// Reserves address space for n_pages; memory is taken from the system when a page is first written.
+  /// Throws Error (unavailable) where the address space can't be had.
+  KvCache(std::span<const KvLayerShape> layers, KvType type, int64_t n_pages);
+  ~KvCache();
+  KvCache(KvCache&& other) noexcept;
+  KvCache& operator=(KvCache&& other) noexcept;
+
+  /// Bytes that one page takes over all layers: what a capacity plan multiplies by.
+  static size_t bytes_per_page(std::span<const KvLayerShape> layers, KvType type);
+
+  int n_layers() const { return static_cast<int>(layers_.size()); }
+  const KvLayerShape& layer(int i) const { return layers_[static_cast<size_t>(i)].shape; }
+  KvType type() const { return type_; }
+  int64_t n_pages() const { return n_pages_; }
+  size_t bytes() const { return bytes_; }
+
+  /// Writes one token's rows of one layer. k: (n_kv_heads, k_dim), v: (n_kv_heads, v_dim), floats.
+  /// False where a value is not finite in the cache's type (f16 ends at 65504): the row is then unusable, and
+  /// the caller reports it. Different tokens may be appended from different threads.
+  [[nodiscard]] bool append(int layer, int64_t page, int64_t slot, const float* k, const float* v);
+
+  /// Copy on write: copies the first n_slots positions of page `from` to page `to`, in every layer.
+  void copy_page(int64_t from, int64_t to, int64_t n_slots);
+
+  /// The memory of one KV head in one page.
+  KvPageView view(int layer, int64_t page, int64_t kv_head) const;
+
+  /// Everything of the cache, for tests that fill unused slots with poison.
+  std::span<std::byte> raw() { return {memory_, bytes_}; }
+
+ private:
+  struct Layer {
+    KvLayerShape shape;
+    size_t offset = 0;       // of the layer's first page
+    size_t key_bytes = 0;    // of one head's keys in a page
+    size_t value_bytes = 0;  // of one head's values in a page
+    size_t page_bytes() const { return static_cast<size_t>(shape.n_kv_heads) * (key_bytes + value_bytes); }
+  };
+  static Layer layout(const KvLayerShape& shape, KvType type);
+  std::byte* head_memory(const Layer& layer, int64_t page, int64_t kv_head) const;
+
+  std::vector<Layer> layers_;
+  KvType type_ = KvType::f16;
+  int64_t n_pages_ = 0;
+  std::byte* memory_ = nullptr;
+  size_t bytes_ = 0;
+};
+
+}  // namespace tandem
