@@ -109,7 +109,7 @@ int64_t GgufFile::get_int(std::string_view key, int64_t min, int64_t max) const 
   if (!is_integer(found.type)) fail_key(key, fmt::format("is {}, must be an integer", type_name(found)));
   const uint64_t* big = std::get_if<uint64_t>(&found.value);
   const std::optional<int64_t> number = big ? to_int64(*big) : std::get<int64_t>(found.value);
-  if (!number) fail_key(key, outside(fmt::format("{}", *big), min, max));
+  if (!number) fail_key(key, fmt::format("is {}, must be at most {}", *big, max));
   if (*number < min || *number > max) fail_key(key, outside(fmt::format("{}", *number), min, max));
   return *number;
 }
