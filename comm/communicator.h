@@ -1,6 +1,8 @@
-// What ranks say to each other. One interface for MPI (comm/mpi), for one rank and for threads in tests
-// (comm/local). Every call is collective unless it says otherwise: all ranks make the same calls in the same order.
-// Called by runtime/engine and runtime/model/weights; knows no model and no math beyond sums.
+// What ranks say to each other. One interface for MPI (comm/mpi.h), for one rank and for threads in tests
+// (below). Every call is collective unless it says otherwise: all ranks make the same calls in the same
+// order, with the same sizes. One thread of a rank talks (MPI_THREAD_FUNNELED): all calls come from the
+// thread that made the communicator. Called by runtime/engine and runtime/model/weights; knows no model and
+// no math beyond sums.
 #pragma once
 
 #include <cstddef>
@@ -12,7 +14,9 @@
 
 namespace tandem {
 
-/// Memory that all ranks of one node see. Freed collectively by its owner's destructor order (see Communicator).
+/// Memory that all ranks of one node see. Destroyed collectively: every rank of the node destroys its buffers
+/// in the same order, before the communicator they came from. While an exception unwinds the stack the memory
+/// is left to the process's end instead, because the other ranks may never come.
 class NodeBuffer {
  public:
   virtual ~NodeBuffer() = default;
@@ -25,20 +29,24 @@ class Communicator {
 
   virtual int rank() const = 0;
   virtual int size() const = 0;
-  virtual int node_rank() const = 0;   ///< among the ranks of this node
+  virtual int node_rank() const = 0;  ///< among the ranks of this node
   virtual int node_size() const = 0;
   virtual int n_nodes() const = 0;
 
-  // --- the exchange: every rank contributes `n_bytes`, every rank reads all contributions in rank order.
-  // On one node it is a shared-memory one-shot: contribution() points into this rank's slot, publish() waits for
-  // the others' flags, and nothing is copied. Slots are doubled, so what publish() returned stays valid until the
-  // next-but-one publish(); a rank may begin the next contribution at once.
+  // --- the exchange: every rank contributes `n_bytes` (the same number on all), every rank reads all
+  // contributions in rank order. On one node it is a shared-memory one-shot: contribution() points into this
+  // rank's slot, publish() waits for the others' flags, and nothing is copied. Slots are doubled, therefore:
+  //   - what publish() returned may be read until this rank CALLS publish() the next time, and no longer;
+  //   - in between a rank may call contribution() and fill it: that is the other set of slots.
+  // Why two sets are enough: comm/exchange.h.
 
-  /// Where this rank writes its next contribution; at least `n_bytes`, 64-byte aligned. Grows slots collectively.
+  /// Where this rank writes its next contribution; at least `n_bytes`, 64-byte aligned, content unspecified.
+  /// Grows the slots collectively. Calling it again before publish() starts the contribution anew.
   virtual std::byte* contribution(size_t n_bytes) = 0;
-  /// Hands the contribution over and waits for everyone's. Element i points to rank i's bytes.
+  /// Hands the contribution over and waits for everyone's. Element i points to rank i's bytes; n = size().
   virtual std::span<const std::byte* const> publish() = 0;
 
+  /// Copies root's bytes to every rank. Through shared memory on a node; a few KB cost about a microsecond.
   virtual void broadcast(std::span<std::byte> bytes, int root) = 0;
   virtual void barrier() = 0;
 
@@ -46,18 +54,23 @@ class Communicator {
   virtual bool all_agree(bool mine) = 0;
 
   /// Everyone's text in rank order, on every rank (control plane: errors, host names, placement).
-  virtual std::vector<std::string> gather_text(const std::string& mine) = 0;
+  std::vector<std::string> gather_text(const std::string& mine);
 
   // --- the node
   /// Memory shared by the ranks of a node, the same size on each. Page-aligned, zeroed.
   virtual std::unique_ptr<NodeBuffer> node_buffer(size_t n_bytes) = 0;
   virtual void node_barrier() = 0;
+
+  /// How many threads each rank keeps busy (not collective; default 1). With more of them on the node than
+  /// cores, ranks that wait give their core away at once instead of spinning first.
+  virtual void set_threads_per_rank(int n_threads) = 0;
 };
 
 /// The communicator of a process that is alone.
 std::unique_ptr<Communicator> make_single_communicator();
 
-/// `n_ranks` communicators for as many threads of one process: tests run every rank count without MPI.
+/// `n_ranks` communicators for as many threads of one process: tests run every rank count without MPI. They
+/// share their state; each is used by one thread, and destroyed when no other thread is inside a call.
 std::vector<std::unique_ptr<Communicator>> make_thread_communicators(int n_ranks);
 
 }  // namespace tandem
