@@ -1,19 +1,21 @@
-# What scripts/quickstart, test, fetch_models and format share. Sourced, never run; writes only below the cache folder.
-# Needs: set -euo pipefail in the caller.
+# What scripts/quickstart, test, fetch_models and format share. Sourced, never run; writes only below the
+# cache folder. Needs: set -euo pipefail in the caller.
 
 tandem_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 tandem_cache=${TANDEM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tandem}
 
 # What a build needs, by its name in Debian 12 and Ubuntu 24.04.
-build_packages=(g++ cmake ninja-build pkg-config libopenmpi-dev openmpi-bin libboost-program-options-dev libfmt-dev
-  libspdlog-dev nlohmann-json3-dev libpcre2-dev libhwloc-dev libgtest-dev libbenchmark-dev python3 python3-venv)
+build_packages=(g++ cmake ninja-build pkg-config libopenmpi-dev openmpi-bin libboost-program-options-dev
+  libfmt-dev libspdlog-dev nlohmann-json3-dev libpcre2-dev libhwloc-dev libgtest-dev libbenchmark-dev
+  python3 python3-venv)
 # What the tests and their comfort need beyond that.
 test_packages=(clang-14 clang-format-14 libclang-rt-14-dev ccache mold)
 
 section() { printf '\n=== %s\n' "$*" >&2; }
 fail() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; exit 1; }
 
-# install_packages NAME...: asks dpkg first, so that a machine that has all of them pays milliseconds and no root.
+# install_packages NAME...: asks dpkg first, so that a machine that has all of them pays milliseconds and no
+# root.
 install_packages() {
   local missing=() name
   command -v dpkg-query >/dev/null || { echo "no dpkg here: install by hand: $*" >&2; return 0; }
@@ -28,10 +30,12 @@ install_packages() {
   fi
   section "installing ${missing[*]}"
   "${as_root[@]}" apt-get update -q >&2
-  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}" >&2
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -q -y --no-install-recommends "${missing[@]}" >&2
 }
 
-# python_venv NAME REQUIREMENT...: prints the path of a Python that has them; made once, remade when the list changes.
+# python_venv NAME REQUIREMENT...: prints the path of a Python that has them; made once, remade when the list
+# changes.
 python_venv() {
   local folder="$tandem_cache/venv-$1"
   shift
