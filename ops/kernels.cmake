@@ -1,8 +1,9 @@
-# tandem_kernels(target NAME name HEADER path INSTANTIATE text) adds one source a supported instruction set to `target`.
-# Each includes HEADER (relative to the root) and explicitly instantiates `text`, in which ISA stands for the tag, e.g.
+# tandem_kernels(target NAME name HEADER path INSTANTIATE text) adds one source an instruction set to `target`. Each includes
+# HEADER (relative to the root) and explicitly instantiates `text`, in which ISA stands for the tag, e.g.
 #   tandem_kernels(tandem_ops NAME norm HEADER ops/cpu/kernels/norm_impl.h
 #                  INSTANTIATE "const NormKernels& norm_kernels<ISA>()")
-# `text` is in namespace tandem; the template and all that it instantiates must depend on the tag (ops/cpu/isa.h).
+# `text` is in namespace tandem; the template and all that it instantiates must depend on the tag
+# (ops/cpu/isa.h says why).
 function(tandem_kernels target)
   cmake_parse_arguments(PARSE_ARGV 1 K "" "NAME;HEADER;INSTANTIATE" "")
   set(tags Generic)

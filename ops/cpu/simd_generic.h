@@ -1,10 +1,11 @@
-// Sixteen lanes as arrays: the plain-C++ form of ops/cpu/simd.h (see there), and the declarations that the
-// other sets specialise. Also the scalar f16 conversions, which every set must agree with.
+// Sixteen lanes as arrays: the plain-C++ form of ops/cpu/simd.h (see there), and the declarations that the other
+// sets specialise.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
 
+#include "ops/core/half.h"
 #include "ops/cpu/isa.h"
 
 namespace tandem {
@@ -99,39 +100,6 @@ template <int kBits>
   return static_cast<int32_t>(s);
 }
 
-/// IEEE half to float, exact; a NaN becomes quiet, as the hardware does it.
-[[gnu::always_inline]] inline float f16_bits_to_float(uint16_t h) {
-  const uint32_t sign = static_cast<uint32_t>(h & 0x8000U) << 16;
-  const uint32_t magnitude = h & 0x7fffU;
-  uint32_t bits = 0;
-  if (magnitude >= 0x7c00U) {
-    bits = sign | 0x7f800000U | (magnitude & 0x3ffU) << 13 | (magnitude > 0x7c00U ? 0x400000U : 0U);
-    return __builtin_bit_cast(float, bits);
-  }
-  // The exponent is off by 112; multiplying by 2^112 mends it and normalises subnormals, exactly.
-  const float scaled = __builtin_bit_cast(float, magnitude << 13) * 0x1p112F;
-  bits = __builtin_bit_cast(uint32_t, scaled) | sign;
-  return __builtin_bit_cast(float, bits);
-}
-
-/// Float to IEEE half, to nearest, ties to even.
-[[gnu::always_inline]] inline uint16_t float_to_f16_bits(float f) {
-  const uint32_t bits = __builtin_bit_cast(uint32_t, f);
-  const uint32_t sign = bits >> 16 & 0x8000U;
-  const uint32_t magnitude = bits & 0x7fffffffU;
-  uint32_t half = 0;
-  if (magnitude > 0x7f800000U) {
-    half = 0x7e00U | (magnitude >> 13 & 0x3ffU);
-  } else if (magnitude >= 0x477ff000U) {  // 65520 and above round to infinity
-    half = 0x7c00U;
-  } else if (magnitude < 0x38800000U) {  // below 2^-14: adding 0.5 leaves a multiple of 2^-24 in the mantissa
-    half = __builtin_bit_cast(uint32_t, __builtin_bit_cast(float, magnitude) + 0.5F) - 0x3f000000U;
-  } else {
-    half = (magnitude - 0x38000000U + 0xfffU + (magnitude >> 13 & 1U)) >> 13;
-  }
-  return static_cast<uint16_t>(sign | half);
-}
-
 template <>
 struct F32x16<Generic> {
   float v[16];
@@ -152,7 +120,7 @@ struct F32x16<Generic> {
     return make([&](int i) { return f16_bits_to_float(p[i]); });
   }
   [[gnu::always_inline]] static F load_bf16(const uint16_t* p) {
-    return make([&](int i) { return __builtin_bit_cast(float, static_cast<uint32_t>(p[i]) << 16); });
+    return make([&](int i) { return bf16_bits_to_float(p[i]); });
   }
   [[gnu::always_inline]] void store(float* p) const {
     for (int i = 0; i < 16; ++i) p[i] = v[i];
