@@ -28,7 +28,9 @@ void add_row(float* x, const float* bias, int64_t n, Isa isa = best_isa());
 void add_scaled_row(float* out, const float* x, int64_t n, float factor, Isa isa = best_isa());
 
 /// x becomes softmax(x), summed in index order (one scalar sum: for vectors of up to a few hundred).
-void softmax_row(float* x, int64_t n);
+void softmax_row(float* x, int64_t n, Isa isa = best_isa());
+
+inline constexpr int kMaxExperts = 1024;
 
 /// How a router turns its scores into weights.
 struct RouterRule {
@@ -40,7 +42,8 @@ struct RouterRule {
 };
 
 /// Chooses the n_used highest logits, ties by lower index, in descending order.
-/// logits: (n_experts); experts, weights: (n_used). False where a logit is not a number.
-[[nodiscard]] bool route(const RouterRule& rule, const float* logits, int32_t* experts, float* weights);
+/// logits: (n_experts); experts, weights: (n_used). False where a logit is not finite.
+[[nodiscard]] bool route(const RouterRule& rule, const float* logits, int32_t* experts, float* weights,
+                         Isa isa = best_isa());
 
 }  // namespace tandem

@@ -15,6 +15,8 @@
 #include <span>
 #include <vector>
 
+#include "ops/cpu/isa.h"
+
 namespace tandem {
 
 inline constexpr int64_t kPageTokens = 64;
@@ -61,7 +63,8 @@ class KvCache {
   /// Writes one token's rows of one layer. k: (n_kv_heads, k_dim), v: (n_kv_heads, v_dim), floats.
   /// False where a value is not finite in the cache's type (f16 ends at 65504): the row is then unusable, and
   /// the caller reports it. Different tokens may be appended from different threads.
-  [[nodiscard]] bool append(int layer, int64_t page, int64_t slot, const float* k, const float* v);
+  [[nodiscard]] bool append(int layer, int64_t page, int64_t slot, const float* k, const float* v,
+                            Isa isa = best_isa());
 
   /// Copy on write: copies the first n_slots positions of page `from` to page `to`, in every layer.
   void copy_page(int64_t from, int64_t to, int64_t n_slots);
@@ -75,10 +78,10 @@ class KvCache {
  private:
   struct Layer {
     KvLayerShape shape;
-    size_t offset = 0;       // of the layer's first page
+    size_t offset = 0;       // inside a page
     size_t key_bytes = 0;    // of one head's keys in a page
     size_t value_bytes = 0;  // of one head's values in a page
-    size_t page_bytes() const { return static_cast<size_t>(shape.n_kv_heads) * (key_bytes + value_bytes); }
+    size_t bytes() const { return static_cast<size_t>(shape.n_kv_heads) * (key_bytes + value_bytes); }
   };
   static Layer layout(const KvLayerShape& shape, KvType type);
   std::byte* head_memory(const Layer& layer, int64_t page, int64_t kv_head) const;
@@ -86,6 +89,7 @@ class KvCache {
   std::vector<Layer> layers_;
   KvType type_ = KvType::f16;
   int64_t n_pages_ = 0;
+  size_t page_bytes_ = 0;  // of all layers; a page is contiguous, so that memory grows with the pages in use
   std::byte* memory_ = nullptr;
   size_t bytes_ = 0;
 };

@@ -12,7 +12,7 @@
 namespace tandem {
 
 /// out[i] = x[i] / sqrt(mean(x²) + eps) · weight[i]. x, weight, out: (n); out may be x. Null weight: ones.
-/// False where an element of x is not finite (out is then useless).
+/// False where an element of x is not finite or beyond 1e18 (out is then useless).
 [[nodiscard]] bool rms_norm(const float* x, const float* weight, int64_t n, float eps, float* out,
                             Isa isa = best_isa());
 

@@ -50,8 +50,8 @@ class ThreadPool {
 
   void fork_join(int64_t n_tasks, Call call, void* context);
   void work(int thread);
-  bool do_tasks(int thread);
-  bool wait_for_tasks();
+  bool do_tasks(int thread);  // true where it did any
+  void stop();
 
   // The generation (upper 32 bits) and the tasks not yet claimed (lower 32). A task is claimed by
   // decrementing it; the generation keeps a slow thread from claiming with a stale value. While a claimed
