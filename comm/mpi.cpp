@@ -14,6 +14,7 @@
 #include "comm/exchange.h"
 #include "comm/mpi_memory.h"
 #include "comm/node_channel.h"
+#include "comm/process.h"
 #include "ops/core/check.h"
 #include "ops/core/error.h"
 
@@ -296,8 +297,11 @@ MpiEnvironment::MpiEnvironment() {
     throw Error(ExitCode::unavailable, "this MPI library was built without threads",
                 "use one that gives MPI_THREAD_FUNNELED");
   }
+  int rank = 0;
   int size = 1;
+  check_mpi(MPI_Comm_rank(MPI_COMM_WORLD, &rank), "MPI_Comm_rank");
   check_mpi(MPI_Comm_size(MPI_COMM_WORLD, &size), "MPI_Comm_size");
+  set_job(rank, [](int exit_code) { MPI_Abort(MPI_COMM_WORLD, exit_code); });
   if (const LauncherInfo info = launcher_info(); size == 1 && info.size > 1) {
     throw Error(ExitCode::unavailable,
                 "the launcher started " + std::to_string(info.size) + " ranks but MPI sees one (" +
@@ -309,11 +313,11 @@ MpiEnvironment::MpiEnvironment() {
 MpiEnvironment::~MpiEnvironment() {
   int ended = 0;
   MPI_Finalized(&ended);
-  if (ended == 0 && std::uncaught_exceptions() == 0) MPI_Finalize();
-}
-
-void MpiEnvironment::abort(int exit_code) {
-  MPI_Abort(MPI_COMM_WORLD, exit_code);
+  if (ended != 0 || std::uncaught_exceptions() != 0) return;
+  int rank = 0;
+  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+  set_job(rank, nullptr);
+  MPI_Finalize();
 }
 
 std::unique_ptr<Communicator> make_mpi_communicator(const MpiEnvironment&) {

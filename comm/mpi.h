@@ -10,7 +10,8 @@
 
 namespace tandem {
 
-/// Owns MPI's initialisation (MPI_THREAD_FUNNELED). Make it on the main thread, and let it outlive all
+/// Owns MPI's initialisation (MPI_THREAD_FUNNELED), and makes MPI_Abort the way to end ranks on other nodes
+/// (comm/process.h). Make it on the main thread, and let it outlive all
 /// communicators. Throws Error{unavailable} where MPI was started already, has ended, or gives no FUNNELED;
 /// and where the launcher says that there are several ranks but MPI sees one (a launcher and a library that
 /// do not know each other).
@@ -21,10 +22,6 @@ class MpiEnvironment {
   ~MpiEnvironment();
   MpiEnvironment(const MpiEnvironment&) = delete;
   MpiEnvironment& operator=(const MpiEnvironment&) = delete;
-
-  /// Asks MPI to end all ranks of the job with `exit_code`. May hang: arm a timer first. Returns where it
-  /// failed to.
-  void abort(int exit_code);
 };
 
 /// All ranks of the job; collective. TANDEM_FAKE_NODES=k pretends that ranks r, r + k, r + 2k … share a node

@@ -1,1 +1,57 @@
-int main() { return 0; }
+// The program: finds the subcommand, runs it, and turns every way to fail into one line and one exit code on
+// all ranks. The only catch of tandem is here.
+#include <fmt/format.h>
+
+#include <array>
+#include <cstdio>
+#include <string_view>
+
+#include "launch/command.h"
+#include "launch/job.h"
+#include "launch/log.h"
+#include "ops/core/error.h"
+
+namespace tandem {
+namespace {
+
+constexpr std::array kCommands = {
+    Command{"version", "print versions and what is built in", version_command},
+};
+
+void print_help() {
+  fmt::print("tandem: tensor-parallel inference of GGUF models over MPI\n\n");
+  fmt::print("usage: tandem COMMAND [options]              one rank\n");
+  fmt::print("       mpirun -np N tandem COMMAND [options]  N ranks that share the model\n\ncommands:\n");
+  for (const Command& command : kCommands) fmt::print("  {:<12} {}\n", command.name, command.summary);
+  fmt::print("\n`tandem COMMAND --help` lists a command's options.\n");
+  std::fflush(stdout);
+}
+
+int dispatch(Job& job, const Arguments& arguments) {
+  const std::string_view name = arguments.empty() ? "" : std::string_view(arguments[0]);
+  if (name == "--version") return version_command(job, {});
+  if (name == "--help" || name == "-h" || name == "help") {
+    if (job.rank() == 0) print_help();
+    return 0;
+  }
+  for (const Command& command : kCommands) {
+    if (name == command.name) return command.run(job, Arguments(arguments.begin() + 1, arguments.end()));
+  }
+  throw Error(ExitCode::usage, name.empty() ? "no command" : fmt::format("unknown command '{}'", name),
+              "see `tandem --help`");
+}
+
+}  // namespace
+}  // namespace tandem
+
+int main(int argc, char** argv) {
+  tandem::Job job;
+  try {
+    tandem::set_up_log(0);
+    const int exit_code = tandem::dispatch(job, tandem::Arguments(argv + 1, argv + argc));
+    job.end(exit_code);
+    return exit_code;
+  } catch (const std::exception& error) {
+    job.fail(error);
+  }
+}

@@ -2,14 +2,27 @@
 
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdio>
 
 #include "ops/core/error.h"
 
 namespace tandem {
+namespace {
+
+std::atomic<void (*)(const std::string& line)> g_requirement_hook{nullptr};
+
+}  // namespace
+
+void set_requirement_hook(void (*hook)(const std::string& line)) {
+  g_requirement_hook.store(hook);
+}
 
 void fail_requirement(const std::string& message, const std::source_location& where) {
-  std::fprintf(stderr, "tandem: internal error at %s:%u: %s\n", where.file_name(), where.line(), message.c_str());
+  const std::string line = "internal error at " + std::string(where.file_name()) + ":" +
+                           std::to_string(where.line()) + ": " + message;
+  if (const auto hook = g_requirement_hook.load(); hook != nullptr) hook(line);
+  std::fprintf(stderr, "tandem: %s\n", line.c_str());
   std::fflush(stderr);
   _exit(static_cast<int>(ExitCode::internal));
 }

@@ -11,6 +11,10 @@ namespace tandem {
 /// Prints `message` with its place and ends the process with ExitCode::internal.
 [[noreturn]] void fail_requirement(const std::string& message, const std::source_location& where);
 
+/// `hook` is called with the whole line in place of printing it and ending the process; it must not return.
+/// For a program of several processes, which all have to end. Null: back to printing.
+void set_requirement_hook(void (*hook)(const std::string& line));
+
 /// A message that remembers where it was written.
 struct Requirement {
   // NOLINTNEXTLINE(google-explicit-constructor): require(cond, "text") must convert
@@ -23,7 +27,8 @@ struct Requirement {
 /// Ends the process unless `condition` holds. `values` are printed behind the message.
 template <class... Values>
 void require(bool condition, Requirement requirement, const Values&... values) {
-  if (condition) [[likely]] return;
+  if (condition) [[likely]]
+    return;
   std::ostringstream line;
   line << requirement.text;
   ((line << ' ' << values), ...);

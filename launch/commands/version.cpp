@@ -1,0 +1,49 @@
+// `tandem version` and `tandem --version`: what this program was built from and with, and what it found.
+// Starts no MPI.
+#include <fmt/format.h>
+#include <launch/build_info.h>
+
+#include <cstdio>
+#include <string>
+
+#include "comm/mpi.h"
+#include "launch/command.h"
+#include "launch/option_parser.h"
+
+namespace tandem {
+namespace {
+
+std::string cpu_features() {
+  std::string text;
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  const auto say = [&text](bool present, const char* name) {
+    text += present ? std::string(" ") + name : "";
+  };
+  say(__builtin_cpu_supports("avx2"), "avx2");
+  say(__builtin_cpu_supports("fma"), "fma");
+  say(__builtin_cpu_supports("avx512f"), "avx512f");
+  say(__builtin_cpu_supports("avx512bw"), "avx512bw");
+  say(__builtin_cpu_supports("avx512vl"), "avx512vl");
+  say(__builtin_cpu_supports("avx512vnni"), "avx512vnni");
+#endif
+  return text.empty() ? "baseline" : text.substr(1);
+}
+
+}  // namespace
+
+int version_command(Job&, const Arguments& arguments) {
+  OptionParser parser("version", "Print versions and what is built in");
+  if (!parser.parse(arguments)) return 0;
+  if (launcher_info().rank > 0) return 0;
+  fmt::print("tandem {} (commit {})\n", kVersion, kCommit);
+  fmt::print("compiler  {}, {}\n", kCompiler, kBuildType);
+  fmt::print("mpi       {}\n", mpi_library_version());
+  fmt::print("cpu       {}\n", cpu_features());
+  fmt::print("cuda      {}\n", kCuda);
+  fmt::print("nccl      {}\n", kNccl);
+  std::fflush(stdout);
+  return 0;
+}
+
+}  // namespace tandem

@@ -1,0 +1,156 @@
+#include "launch/options.h"
+
+#include <fmt/format.h>
+
+#include <cerrno>
+#include <charconv>
+#include <cmath>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+
+#include "ops/core/error.h"
+
+namespace tandem {
+namespace {
+
+constexpr int kMostThreads = 4096;
+constexpr int kMostPositions = 1 << 27;
+constexpr int kMostBatch = 1 << 20;
+constexpr int kMostTokens = 1 << 30;
+constexpr int kLargestToken = (1 << 30) - 1;
+
+/// The whole of `text` as a finite number or an infinity; NaN where it is none.
+double number_of(std::string_view text) {
+  double value = 0;
+  if (!text.empty() && text[0] == '+') text.remove_prefix(1);
+  const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), value);
+  return status == std::errc{} && end == text.data() + text.size() ? value : std::nan("");
+}
+
+void read_split(const OptionParser& parser, const std::string& text, const std::string& origin,
+                std::vector<double>& split) {
+  split.clear();
+  double sum = 0;
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t end = std::min(text.find(',', begin), text.size());
+    const double share = number_of(std::string_view(text).substr(begin, end - begin));
+    if (!std::isfinite(share) || share < 0 || share > 1e6) {
+      parser.fail_value(origin, text, "not a list of shares such as 3,1 (each from 0 to 1e6)");
+    }
+    split.push_back(share);
+    sum += share;
+    begin = end + 1;
+  }
+  if (sum <= 0) parser.fail_value(origin, text, "at least one share must be above 0");
+}
+
+void read_bias(const OptionParser& parser, const std::string& text, const std::string& origin,
+               std::vector<std::pair<int, double>>& biases) {
+  const size_t sign = text.find_first_of("+-=");
+  int token = 0;
+  const char* const id_end = text.data() + std::min(sign, text.size());
+  const auto [end, status] = std::from_chars(text.data(), id_end, token);
+  if (sign == std::string::npos || status != std::errc{} || end != id_end || token < 0 ||
+      token > kLargestToken) {
+    parser.fail_value(origin, text, "not TOKEN+BIAS or TOKEN-BIAS, such as 15043+1 or 29905-inf");
+  }
+  const double bias = number_of(std::string_view(text).substr(text[sign] == '=' ? sign + 1 : sign));
+  if (std::isnan(bias) || bias > 1e6 || (bias < -1e6 && !std::isinf(bias))) {
+    parser.fail_value(origin, text, "the bias is not within -1e6 to 1e6, or -inf");
+  }
+  biases.emplace_back(token, bias);
+}
+
+}  // namespace
+
+void add_model_options(OptionParser& parser, ModelOptions& options) {
+  parser.add_text("model,m", options.model, "FILE", "the model, a GGUF file (the first part of a split one)");
+  parser.add_choice("backend", options.backend, {"auto", "cpu", "cuda"}, "what computes");
+  parser.add_choice("comm", options.comm, {"auto", "peer", "nccl", "mpi"},
+                    "how ranks add up their partial sums");
+  parser.add_integer("threads,t", options.n_threads, 0, kMostThreads,
+                     "threads of each rank; 0: its share of the cores");
+  parser.add_integer("ctx-size,c", options.n_ctx, 0, kMostPositions,
+                     "positions of a sequence; 0: as many as the model was trained on");
+  parser.add_integer("batch-size,b", options.n_batch, 1, kMostBatch, "prompt tokens in one step");
+  parser.add_custom("split", "A,B,…", "relative shares of the ranks", "equal", false,
+                    [&parser, &options](const std::string& text, const std::string& origin) {
+                      read_split(parser, text, origin, options.split);
+                    });
+  parser.add_choice("cache-type-k,ctk", options.cache_type_k, {"f16", "f32"}, "type of the cached keys");
+  parser.add_choice("cache-type-v,ctv", options.cache_type_v, {"f16", "f32"}, "type of the cached values");
+  parser.add_choice("progress", options.progress, {"auto", "on", "off"}, "a bar while loading");
+}
+
+void require_model(const OptionParser& parser, const ModelOptions& options) {
+  if (options.model.empty()) parser.fail("no model: give -m FILE");
+}
+
+void check_split(const ModelOptions& options, int n_ranks) {
+  const size_t n_shares = options.split.size();
+  if (n_shares == 0 || n_shares == static_cast<size_t>(n_ranks)) return;
+  throw Error(ExitCode::usage,
+              fmt::format("--split names {} shares, but there are {} ranks", n_shares, n_ranks),
+              "give one share a rank");
+}
+
+void add_sampling_options(OptionParser& parser, SamplingOptions& options) {
+  parser.add_custom("seed,s", "N", "seed of the random numbers; -1: a new one", "-1", false,
+                    [&parser, &options](const std::string& text, const std::string& origin) {
+                      uint64_t seed = 0;
+                      const auto [end, status] =
+                          std::from_chars(text.data(), text.data() + text.size(), seed);
+                      options.seed.reset();
+                      if (text == "-1") return;
+                      if (status != std::errc{} || end != text.data() + text.size()) {
+                        parser.fail_value(origin, text, "not -1 or a whole number below 2^64");
+                      }
+                      options.seed = seed;
+                    });
+  parser.add_number("temp", options.temperature, 0, 1e3, "temperature; 0: always the likeliest token");
+  parser.add_integer("top-k", options.top_k, 0, kMostTokens, "keep the k likeliest tokens; 0: all");
+  parser.add_number("top-p", options.top_p, 0, 1,
+                    "keep the likeliest tokens that reach this probability; 1: all");
+  parser.add_number("min-p", options.min_p, 0, 1, "keep tokens this likely beside the likeliest; 0: all");
+  parser.add_number("repeat-penalty", options.repeat_penalty, 1e-3, 1e3,
+                    "divides the logits of repeated tokens; 1: off");
+  parser.add_integer("repeat-last-n", options.repeat_last_n, -1, kMostTokens,
+                     "how far back the penalties look; 0: off, -1: all");
+  parser.add_number("frequency-penalty", options.frequency_penalty, -1e3, 1e3,
+                    "taken off a logit for each repetition");
+  parser.add_number("presence-penalty", options.presence_penalty, -1e3, 1e3,
+                    "taken off a logit once repeated");
+  parser.add_flag("ignore-eos", options.ignore_eos, "go on after an end-of-text token");
+  parser.add_custom("logit-bias,l", "ID+X", "add X to a token's logit, ID-inf bans it (repeatable)", "", true,
+                    [&parser, &options](const std::string& text, const std::string& origin) {
+                      read_bias(parser, text, origin, options.logit_bias);
+                    });
+}
+
+void add_prompt_options(OptionParser& parser, PromptOptions& options) {
+  parser.add_text("prompt,p", options.prompt, "TEXT", "the prompt");
+  parser.add_text("file,f", options.file, "FILE", "the prompt is this file's content");
+  parser.add_integer("n-predict,n", options.n_predict, -1, kMostTokens,
+                     "tokens to generate; -1: until the text or the context ends");
+  parser.add_custom("stop,r", "TEXT", "end before this text (repeatable)", "", true,
+                    [&parser, &options](const std::string& text, const std::string& origin) {
+                      if (text.empty()) parser.fail_value(origin, text, "an empty stop text");
+                      options.stop.push_back(text);
+                    });
+}
+
+std::string prompt_text(OptionParser& parser, const PromptOptions& options) {
+  const bool from_file = parser.given("file");
+  if (from_file == parser.given("prompt")) parser.fail("give either -p TEXT or -f FILE");
+  if (!from_file) return options.prompt;
+  std::ifstream file(options.file, std::ios::binary);
+  std::string text{std::istreambuf_iterator<char>(file), {}};
+  if (!file.is_open() || file.bad()) {
+    throw Error(ExitCode::io, fmt::format("{}: {}", options.file, std::strerror(errno)));
+  }
+  if (!text.empty() && text.back() == '\n') text.pop_back();
+  return text;
+}
+
+}  // namespace tandem
