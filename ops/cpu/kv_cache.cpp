@@ -79,7 +79,7 @@ KvCache::Layer KvCache::layout(const KvLayerShape& shape, KvType type) {
           shape.k_dim, shape.v_dim);
   const auto element = static_cast<int64_t>(element_bytes(type));
   return {shape, 0, aligned(shape.k_dim * kPageTokens * element),
-          aligned(shape.v_dim * kPageTokens * element)};
+          aligned(v_stride(shape.v_dim) * kPageTokens * element)};
 }
 
 size_t KvCache::bytes_per_page(std::span<const KvLayerShape> layers, KvType type) {
@@ -105,6 +105,7 @@ bool KvCache::append(int layer, int64_t page, int64_t slot, const float* k, cons
   const Layer& l = layers_[static_cast<size_t>(layer)];
   const int64_t k_dim = l.shape.k_dim;
   const int64_t v_dim = l.shape.v_dim;
+  const int64_t stride = v_stride(v_dim);
   require(page >= 0 && page < n_pages_ && slot >= 0 && slot < kPageTokens, "a slot of the cache", page, slot);
   const RowKernels& kernels = row_kernels(isa);
   bool finite = true;
@@ -115,7 +116,7 @@ bool KvCache::append(int layer, int64_t page, int64_t slot, const float* k, cons
     std::byte* values = keys + l.key_bytes;
     if (type_ == KvType::f32) {
       put_column(k + head * k_dim, k_dim, slot, keys);
-      std::memcpy(values + slot * v_dim * 4, v + head * v_dim, static_cast<size_t>(v_dim) * 4);
+      std::memcpy(values + slot * stride * 4, v + head * v_dim, static_cast<size_t>(v_dim) * 4);
       finite &= kernels.all_finite(k + head * k_dim, k_dim) && kernels.all_finite(v + head * v_dim, v_dim);
       continue;
     }
@@ -124,7 +125,7 @@ bool KvCache::append(int layer, int64_t page, int64_t slot, const float* k, cons
       finite &= kernels.to_f16(k + head * k_dim + d, n, halves);
       put_column(halves, n, slot, keys + d * kPageTokens * 2);
     }
-    finite &= kernels.to_f16(v + head * v_dim, v_dim, reinterpret_cast<uint16_t*>(values) + slot * v_dim);
+    finite &= kernels.to_f16(v + head * v_dim, v_dim, reinterpret_cast<uint16_t*>(values) + slot * stride);
   }
   return finite;
 }
@@ -144,7 +145,7 @@ void KvCache::copy_page(int64_t from, int64_t to, int64_t n_slots) {
         std::memcpy(target + row, source + row, slots * element);
       }
       std::memcpy(target + l.key_bytes, source + l.key_bytes,
-                  slots * static_cast<size_t>(l.shape.v_dim) * element);
+                  slots * static_cast<size_t>(v_stride(l.shape.v_dim)) * element);
     }
   }
 }

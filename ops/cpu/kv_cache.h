@@ -5,7 +5,7 @@
 // A page holds kPageTokens positions, and position p of a sequence always sits in slot p % kPageTokens of its
 // page number p / kPageTokens, because attention cuts the cache by position. Inside a page, for each KV head:
 //   keys    (k_dim, kPageTokens)  transposed: a SIMD lane of q·k is a position
-//   values  (kPageTokens, v_dim)  a SIMD lane of p·v is a column
+//   values  (kPageTokens, v_stride)  a SIMD lane of p·v is a column; v_stride is v_dim rounded up to 16
 // in f16 (rounded to nearest even) or f32. Slots that were never written hold anything, NaN included: readers
 // must not let them take part, not even multiplied by zero.
 #pragma once
@@ -27,6 +27,11 @@ constexpr size_t element_bytes(KvType type) {
   return type == KvType::f16 ? 2 : 4;
 }
 
+/// Elements from one position's values to the next's.
+constexpr int64_t v_stride(int64_t v_dim) {
+  return (v_dim + 15) / 16 * 16;
+}
+
 /// One layer's cache row on this rank. n_kv_heads may be 0 (a rank without heads). Widths of keys and values
 /// may differ.
 struct KvLayerShape {
@@ -39,7 +44,7 @@ struct KvLayerShape {
 /// Where one KV head's keys and values of one page lie.
 struct KvPageView {
   const std::byte* keys = nullptr;    // (k_dim, kPageTokens) of the cache's type, 64-byte aligned
-  const std::byte* values = nullptr;  // (kPageTokens, v_dim)
+  const std::byte* values = nullptr;  // (kPageTokens, v_stride), right behind the keys
 };
 
 class KvCache {
