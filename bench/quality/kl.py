@@ -2,15 +2,17 @@
 """How far a program's logits lie from an exact computation with the same weights: mean Kullback-Leibler
 divergence and top-1 agreement over the positions of a text.
 
-  kl.py reference -m model.gguf --tokens ids.json -o reference.npy    logits by numpy (bench/quality/reference.py)
+  kl.py reference -m model.gguf --tokens ids.json -o reference.npy      (numpy: bench/quality/reference.py)
   kl.py compare reference.npy candidate.npy [--max-kl 3e-3] [--min-top1 0.97]
-  kl.py measure -m model.gguf --tokens ids.json --reference reference.npy --command "mpirun -np 2 build/cpu/tandem"
+  kl.py measure -m model.gguf --tokens ids.json --cache DIR --command "mpirun -np 2 build/cpu/tandem"
 
 A tokens file is JSON: {"segments": [[ids], …]}, each segment a sequence of its own; logits of all segments
 follow each other in the .npy files: float32, (n_tokens, n_vocab). measure runs `COMMAND logits -m … --tokens
-… -o …` a segment."""
+… -o …` a segment; its reference is kept in DIR under a name made from the model's, the tokens' and the
+computation's content."""
 
 import argparse
+import hashlib
 import json
 import pathlib
 import shlex
@@ -96,6 +98,19 @@ def reference_logits(model, segments, output):
     part.replace(output)
 
 
+def cached_reference(model, segments, folder):
+    """The path of the reference's logits, computed where the folder lacks them."""
+    digest = hashlib.sha256(json.dumps(segments).encode())
+    for path in (model, pathlib.Path(__file__).with_name("reference.py")):
+        with open(path, "rb") as f:
+            digest.update(hashlib.file_digest(f, "sha256").digest())
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{pathlib.Path(model).stem}.{digest.hexdigest()[:16]}.npy"
+    if not path.exists():
+        reference_logits(model, segments, path)
+    return path
+
+
 def candidate_logits(command, model, segments, output):
     """Runs the program a segment at a time and joins what it wrote."""
     out, at = None, 0
@@ -140,9 +155,7 @@ def parse(arguments):
     reference.add_argument("-o", "--output", required=True, metavar="NPY")
     comparer.add_argument("reference")
     comparer.add_argument("candidate")
-    measure.add_argument(
-        "--reference", required=True, metavar="NPY", help="computed and kept there where missing"
-    )
+    measure.add_argument("--cache", required=True, metavar="DIR", help="where the reference is kept")
     measure.add_argument("--command", required=True, help='for example "mpirun -np 2 build/cpu/tandem"')
     for p in (comparer, measure):
         p.add_argument("--max-kl", type=float, default=float("inf"), help="fail where the mean KL is larger")
@@ -161,12 +174,11 @@ def main(arguments):
     if args.what == "compare":
         return 0 if report(compare(args.reference, args.candidate), args) else 1
     segments = read_segments(args.tokens)
-    if not pathlib.Path(args.reference).exists():
-        reference_logits(args.model, segments, args.reference)
+    reference = cached_reference(args.model, segments, pathlib.Path(args.cache))
     # Beside the reference and not in /tmp: these files are as large as the vocabulary times the text.
-    with tempfile.NamedTemporaryFile(suffix=".npy", dir=pathlib.Path(args.reference).parent) as candidate:
+    with tempfile.NamedTemporaryFile(suffix=".npy", dir=reference.parent) as candidate:
         candidate_logits(args.command, args.model, segments, candidate.name)
-        return 0 if report(compare(args.reference, candidate.name), args) else 1
+        return 0 if report(compare(reference, candidate.name), args) else 1
 
 
 if __name__ == "__main__":

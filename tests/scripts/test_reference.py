@@ -148,11 +148,13 @@ class Divergence(unittest.TestCase):
         )
         with contextlib.redirect_stdout(io.StringIO()) as out:
             arguments = ["-m", str(golden.HERE / "llama.gguf"), "--tokens", str(tokens)]
-            arguments += ["--reference", str(self.folder / "r.npy"), "--command", f"{sys.executable} {fake}"]
+            arguments += ["--cache", str(self.folder / "cache"), "--command", f"{sys.executable} {fake}"]
             self.assertEqual(
                 kl.main(["measure", *arguments, "--json", "--max-kl", "1e-9", "--min-top1", "1"]), 0
             )
         self.assertEqual(json.loads(out.getvalue())["n_positions"], 40)
+        (kept,) = (self.folder / "cache").iterdir()
+        self.assertLess(golden.relative_error(np.load(kept)[:9], self.reference[:9]), 1e-5)
 
     def test_tokens_files(self):
         for text in ("[]", '{"segments": []}', '{"segments": [[]]}', '["a"]'):
