@@ -18,7 +18,7 @@ void set_requirement_hook(void (*hook)(const std::string& line)) {
   g_requirement_hook.store(hook);
 }
 
-void fail_requirement(const std::string& message, const std::source_location& where) {
+void fail_requirement(const std::string& message, const SourceLocation& where) {
   const std::string line = "internal error at " + std::string(where.file_name()) + ":" +
                            std::to_string(where.line()) + ": " + message;
   if (const auto hook = g_requirement_hook.load(); hook != nullptr) hook(line);

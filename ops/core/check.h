@@ -2,14 +2,25 @@
 // (and, through the watchdog, every rank) with the place and the values, and never unwinds.
 #pragma once
 
-#include <source_location>
 #include <sstream>
 #include <string>
 
 namespace tandem {
 
+/// std::source_location, which clang 14 (the fuzzers, clang-tidy) doesn't have.
+class SourceLocation {
+ public:
+  constexpr SourceLocation(const char* file_name, unsigned line) : file_name_(file_name), line_(line) {}
+  constexpr const char* file_name() const { return file_name_; }
+  constexpr unsigned line() const { return line_; }
+
+ private:
+  const char* file_name_;
+  unsigned line_;
+};
+
 /// Prints `message` with its place and ends the process with ExitCode::internal.
-[[noreturn]] void fail_requirement(const std::string& message, const std::source_location& where);
+[[noreturn]] void fail_requirement(const std::string& message, const SourceLocation& where);
 
 /// `hook` is called with the whole line in place of printing it and ending the process; it must not return.
 /// For a program of several processes, which all have to end. Null: back to printing.
@@ -18,10 +29,11 @@ void set_requirement_hook(void (*hook)(const std::string& line));
 /// A message that remembers where it was written.
 struct Requirement {
   // NOLINTNEXTLINE(google-explicit-constructor): require(cond, "text") must convert
-  constexpr Requirement(const char* text_in, std::source_location where_in = std::source_location::current())
-      : text(text_in), where(where_in) {}
+  constexpr Requirement(const char* text_in, const char* file_name = __builtin_FILE(),
+                        unsigned line = __builtin_LINE())
+      : text(text_in), where(file_name, line) {}
   const char* text;
-  std::source_location where;
+  SourceLocation where;
 };
 
 /// Ends the process unless `condition` holds. `values` are printed behind the message.
