@@ -57,18 +57,71 @@ void GgufCursor::read_beyond_window(std::byte* into, uint64_t n_bytes) {
   if (n_buffered > 0) std::memcpy(into, window_.get() + window_used_, n_buffered);
   into += n_buffered;
   n_bytes -= n_buffered;
-  window_begin_ += window_size_;
-  window_size_ = 0;
-  window_used_ = 0;
+  const uint64_t next = window_begin_ + window_size_;
   if (n_bytes >= window_capacity_) {  // large arrays go where they belong without a copy
-    source_.read(window_begin_, {into, n_bytes});
-    window_begin_ += n_bytes;
+    source_.read(next, {into, n_bytes});
+    window_begin_ = next + n_bytes;
+    window_size_ = 0;
+    window_used_ = 0;
     return;
   }
-  window_size_ = std::min(window_capacity_, source_.size() - window_begin_);
-  source_.read(window_begin_, {window_.get(), window_size_});
+  fill_window(next);
   std::memcpy(into, window_.get(), n_bytes);
   window_used_ = n_bytes;
+}
+
+void GgufCursor::fill_window(uint64_t position) {
+  window_begin_ = position;
+  window_size_ = std::min(window_capacity_, source_.size() - position);
+  window_used_ = 0;
+  source_.read(position, {window_.get(), window_size_});
+}
+
+void GgufCursor::restart(uint64_t position) {
+  charged_bytes_ = 0;
+  if (position >= window_begin_ && position - window_begin_ <= window_size_) {
+    window_used_ = position - window_begin_;
+  } else {
+    fill_window(position);
+  }
+}
+
+void GgufCursor::skip(uint64_t n_bytes) {
+  if (n_bytes <= window_size_ - window_used_) {
+    window_used_ += n_bytes;
+    return;
+  }
+  expect_bytes(n_bytes);
+  window_begin_ = position() + n_bytes;
+  window_size_ = 0;
+  window_used_ = 0;
+}
+
+void GgufCursor::skip_string() {
+  const auto n_bytes = read_number<uint64_t>();
+  expect_bytes(n_bytes);
+  if (n_bytes > kInlineStringBytes) charge(n_bytes + 1);
+  skip(n_bytes);
+}
+
+void GgufCursor::skip_strings(uint64_t count) {
+  expect_elements(count, sizeof(uint64_t), sizeof(std::string));
+  uint64_t n_left = count;
+  while (n_left > 0) {
+    // Short strings that lie in the window, which nearly all do, without a call each.
+    uint64_t used = window_used_;
+    while (n_left > 0 && window_size_ - used >= sizeof(uint64_t)) {
+      uint64_t n_bytes;
+      std::memcpy(&n_bytes, window_.get() + used, sizeof n_bytes);
+      if (n_bytes > kInlineStringBytes || n_bytes > window_size_ - used - sizeof n_bytes) break;
+      used += sizeof n_bytes + n_bytes;
+      --n_left;
+    }
+    window_used_ = used;
+    if (n_left == 0) return;
+    skip_string();
+    --n_left;
+  }
 }
 
 std::string GgufCursor::read_string() {

@@ -32,6 +32,9 @@ class GgufCursor {
   uint64_t position() const { return window_begin_ + window_used_; }
   uint64_t remaining() const { return source_.size() - position(); }
 
+  /// Goes back to an earlier position, with the memory budget whole again.
+  void restart(uint64_t position);
+
   /// What is being read now, for messages: "the header", "key 'a.b'", "tensor 'c'".
   void set_place(std::string place) { place_ = std::move(place); }
 
@@ -57,6 +60,11 @@ class GgufCursor {
 
   std::vector<std::string> read_strings(uint64_t count);
 
+  // The same checks without the reading; the memory is charged as if it were taken.
+  void skip_string();
+  void skip_strings(uint64_t count);
+  void skip(uint64_t n_bytes);
+
   /// Refuses `count` things that take at least `file_bytes` each in the rest of the file and `memory_bytes`
   /// each in memory, unless both are there.
   void expect_elements(uint64_t count, uint64_t file_bytes, uint64_t memory_bytes);
@@ -74,6 +82,7 @@ class GgufCursor {
     }
   }
   void read_beyond_window(std::byte* into, uint64_t n_bytes);
+  void fill_window(uint64_t position);
   void expect_bytes(uint64_t n_bytes) const;
   void charge(uint64_t memory_bytes);
 

@@ -15,13 +15,22 @@ namespace {
 
 constexpr uint32_t kMagic = 0x46554747;  // "GGUF"
 constexpr uint32_t kMaxDimensions = 4;
-constexpr uint64_t kMaxKeyBytes = 65535;       // the format's own limit
-constexpr uint64_t kMaxTensorNameBytes = 255;  // the format says 64; some converters write longer ones
 constexpr uint64_t kDefaultAlignment = 32;
-constexpr uint64_t kMinKeyBytes = 8 + 1 + 4 + 1;         // in the file: a key of one byte, its type, a value
-constexpr uint64_t kMinTensorBytes = 8 + 1 + 4 + 4 + 8;  // in the file: a name of one byte, no dimensions
-constexpr uint64_t kKeyMemoryBytes = 128;                // about what a map node takes
-constexpr uint64_t kTensorMemoryBytes = 384;             // with its name, shape and places in the indices
+// The format's own limit is 65535 bytes a key; 64 a tensor's name, but some converters write longer ones.
+constexpr uint64_t kMaxKeyBytes = 65535;
+constexpr uint64_t kMaxTensorNameBytes = 255;
+// Far above any model (a thousand tensors, a hundred keys), and low enough that a header which turns out
+// wrong at its end has cost less than 64 MiB.
+constexpr uint64_t kMaxKeys = 1 << 16;
+constexpr uint64_t kMaxTensors = 1 << 16;
+constexpr uint64_t kMaxAllKeyBytes = 1 << 24;
+// In the file: a key of one byte, its type and a value; a tensor's name of one byte and no dimensions.
+constexpr uint64_t kMinKeyFileBytes = 8 + 1 + 4 + 1;
+constexpr uint64_t kMinTensorFileBytes = 8 + 1 + 4 + 4 + 8;
+// In memory, about: a map's node; a tensor with its name, shape and places in the indices.
+constexpr uint64_t kKeyMemoryBytes = 128;
+constexpr uint64_t kTensorMemoryBytes = 384;
+constexpr uint64_t kBoolMemoryBytes = 16;
 
 struct Header {
   uint32_t version = 0;
@@ -64,8 +73,19 @@ Header read_header(GgufCursor& cursor) {
   return header;
 }
 
-bool is_known(uint32_t type) {
-  return type <= static_cast<uint32_t>(GgufType::f64);
+/// Refuses a number of `things` in the header that is above `limit` or that the file or the budget can't
+/// hold.
+void expect_count(GgufCursor& cursor, std::string_view things, uint64_t count, uint64_t limit,
+                  uint64_t file_bytes, uint64_t memory_bytes) {
+  cursor.set_place(fmt::format("the header's number of {}", things));
+  if (count > limit) cursor.fail(fmt::format("is {}, at most {} are allowed", count, limit));
+  cursor.expect_elements(count, file_bytes, memory_bytes);
+}
+
+GgufType read_type(GgufCursor& cursor) {
+  const auto type = cursor.read_number<uint32_t>();
+  if (type > static_cast<uint32_t>(GgufType::f64)) cursor.fail(fmt::format("unknown value type {}", type));
+  return GgufType{type};
 }
 
 bool read_bool(GgufCursor& cursor) {
@@ -75,11 +95,9 @@ bool read_bool(GgufCursor& cursor) {
 }
 
 GgufArray read_array(GgufCursor& cursor) {
-  const auto type = cursor.read_number<uint32_t>();
-  const auto count = cursor.read_number<uint64_t>();
-  if (!is_known(type)) cursor.fail(fmt::format("an array of the unknown value type {}", type));
   GgufArray array;
-  array.element_type = GgufType{type};
+  array.element_type = read_type(cursor);
+  const auto count = cursor.read_number<uint64_t>();
   switch (array.element_type) {
     case GgufType::u8:
       array.values = cursor.read_numbers<uint8_t>(count);
@@ -128,10 +146,8 @@ GgufArray read_array(GgufCursor& cursor) {
 }
 
 GgufValue read_value(GgufCursor& cursor) {
-  const auto type = cursor.read_number<uint32_t>();
-  if (!is_known(type)) cursor.fail(fmt::format("unknown value type {}", type));
   GgufValue value;
-  value.type = GgufType{type};
+  value.type = read_type(cursor);
   switch (value.type) {
     case GgufType::u8:
       value.value = uint64_t{cursor.read_number<uint8_t>()};
@@ -176,35 +192,118 @@ GgufValue read_value(GgufCursor& cursor) {
   return value;
 }
 
-GgufMetadata read_metadata(GgufCursor& cursor, uint64_t n_keys) {
-  cursor.set_place("the header's number of keys");
-  cursor.expect_elements(n_keys, kMinKeyBytes, kKeyMemoryBytes);
-  GgufMetadata metadata;
-  for (uint64_t i = 0; i < n_keys; ++i) {
-    cursor.set_place(fmt::format("key {} of {}", i + 1, n_keys));
-    std::string key = cursor.read_string();
-    if (key.empty()) cursor.fail("has an empty name");
-    if (key.size() > kMaxKeyBytes) cursor.fail(fmt::format("has a name of {} bytes", key.size()));
-    cursor.set_place("key " + quoted(key));
-    if (metadata.find(key) != metadata.end()) cursor.fail("occurs twice");
-    GgufValue value = read_value(cursor);
-    metadata.emplace(std::move(key), std::move(value));
+/// Bytes of one value of a type with a fixed size; 0 for strings and arrays.
+uint64_t value_bytes(GgufType type) {
+  switch (type) {
+    case GgufType::u8:
+    case GgufType::i8:
+    case GgufType::boolean:
+      return 1;
+    case GgufType::u16:
+    case GgufType::i16:
+      return 2;
+    case GgufType::u32:
+    case GgufType::i32:
+    case GgufType::f32:
+      return 4;
+    case GgufType::u64:
+    case GgufType::i64:
+    case GgufType::f64:
+      return 8;
+    case GgufType::string:
+    case GgufType::array:
+      break;
   }
-  return metadata;
+  return 0;
 }
 
-uint64_t read_alignment(GgufCursor& cursor, const GgufMetadata& metadata) {
-  const auto found = metadata.find("general.alignment");
-  if (found == metadata.end()) return kDefaultAlignment;
-  cursor.set_place("key 'general.alignment'");
-  if (found->second.type != GgufType::u32) {
-    cursor.fail(fmt::format("is {}, must be u32", type_name(found->second)));
+void skip_array(GgufCursor& cursor) {
+  const GgufType type = read_type(cursor);
+  const auto count = cursor.read_number<uint64_t>();
+  if (type == GgufType::array) {
+    cursor.fail("an array of arrays, which is not supported");
+  } else if (type == GgufType::string) {
+    cursor.skip_strings(count);
+  } else {
+    // Each bool is looked at, so they are charged dearer than they are: a claim of millions ends soon.
+    const bool is_bool = type == GgufType::boolean;
+    cursor.expect_elements(count, value_bytes(type), is_bool ? kBoolMemoryBytes : value_bytes(type));
+    if (is_bool) {
+      for (uint64_t i = 0; i < count; ++i) read_bool(cursor);
+    } else {
+      cursor.skip(count * value_bytes(type));
+    }
   }
-  const uint64_t alignment = std::get<uint64_t>(found->second.value);
+}
+
+void skip_value(GgufCursor& cursor) {
+  const GgufType type = read_type(cursor);
+  switch (type) {
+    case GgufType::boolean:
+      read_bool(cursor);
+      break;
+    case GgufType::string:
+      cursor.skip_string();
+      break;
+    case GgufType::array:
+      skip_array(cursor);
+      break;
+    default:
+      cursor.skip(value_bytes(type));
+  }
+}
+
+std::string read_key(GgufCursor& cursor, uint64_t index, uint64_t n_keys) {
+  cursor.set_place(fmt::format("key {} of {}", index + 1, n_keys));
+  std::string key = cursor.read_string();
+  if (key.empty()) cursor.fail("has an empty name");
+  if (key.size() > kMaxKeyBytes) {
+    cursor.fail(fmt::format("has a name of {} bytes, at most {} are allowed", key.size(), kMaxKeyBytes));
+  }
+  cursor.set_place("key " + quoted(key));
+  return key;
+}
+
+uint64_t read_alignment(GgufCursor& cursor) {
+  const GgufValue value = read_value(cursor);
+  if (value.type != GgufType::u32) cursor.fail(fmt::format("is {}, must be u32", type_name(value)));
+  const uint64_t alignment = std::get<uint64_t>(value.value);
   if (!std::has_single_bit(alignment)) {
     cursor.fail(fmt::format("is {}, must be a power of two", alignment));
   }
   return alignment;
+}
+
+/// Checks all of the metadata and keeps none, so that a file which is wrong further on costs little memory.
+/// Returns the alignment of the tensor data.
+uint64_t skim_metadata(GgufCursor& cursor, uint64_t n_keys) {
+  expect_count(cursor, "keys", n_keys, kMaxKeys, kMinKeyFileBytes, kKeyMemoryBytes);
+  uint64_t alignment = kDefaultAlignment;
+  uint64_t n_name_bytes = 0;
+  std::unordered_set<std::string> names;
+  for (uint64_t i = 0; i < n_keys; ++i) {
+    std::string key = read_key(cursor, i, n_keys);
+    n_name_bytes += key.size();
+    if (n_name_bytes > kMaxAllKeyBytes) {
+      cursor.fail(fmt::format("the names of the keys take more than {} MiB", kMaxAllKeyBytes >> 20));
+    }
+    if (key == "general.alignment") {
+      alignment = read_alignment(cursor);
+    } else {
+      skip_value(cursor);
+    }
+    if (!names.insert(std::move(key)).second) cursor.fail("occurs twice");
+  }
+  return alignment;
+}
+
+GgufMetadata read_metadata(GgufCursor& cursor, uint64_t n_keys) {
+  GgufMetadata metadata;
+  for (uint64_t i = 0; i < n_keys; ++i) {
+    std::string key = read_key(cursor, i, n_keys);
+    metadata.insert_or_assign(std::move(key), read_value(cursor));
+  }
+  return metadata;
 }
 
 /// Formats that files were once written in and that no program reads any more; empty for all other ids.
@@ -272,12 +371,6 @@ uint64_t count_bytes(const GgufCursor& cursor, const std::vector<int64_t>& shape
   return static_cast<uint64_t>(n_bytes);
 }
 
-/// Where the tensor data may lie in the file.
-struct DataRegion {
-  uint64_t begin = 0;
-  uint64_t n_bytes = 0;
-};
-
 GgufTensor read_tensor(GgufCursor& cursor, uint64_t alignment) {
   GgufTensor tensor;
   tensor.name = cursor.read_string();
@@ -297,6 +390,19 @@ GgufTensor read_tensor(GgufCursor& cursor, uint64_t alignment) {
         fmt::format("its offset {} is no multiple of the alignment {}", tensor.file_offset, alignment));
   }
   return tensor;
+}
+
+std::vector<GgufTensor> read_directory(GgufCursor& cursor, uint64_t n_tensors, uint64_t alignment) {
+  expect_count(cursor, "tensors", n_tensors, kMaxTensors, kMinTensorFileBytes, kTensorMemoryBytes);
+  std::vector<GgufTensor> tensors;
+  tensors.reserve(n_tensors);  // so that the names stay where the set sees them
+  std::unordered_set<std::string_view> names;
+  for (uint64_t i = 0; i < n_tensors; ++i) {
+    cursor.set_place(fmt::format("tensor {} of {}", i + 1, n_tensors));
+    tensors.push_back(read_tensor(cursor, alignment));
+    if (!names.insert(tensors.back().name).second) cursor.fail("occurs twice");
+  }
+  return tensors;
 }
 
 /// Moves offsets from "within the data" to "within the file" and checks that the bytes are there.
@@ -335,23 +441,16 @@ void refuse_overlaps(GgufCursor& cursor, const std::vector<GgufTensor>& tensors)
 GgufPart read_gguf_part(const ByteSource& source) {
   GgufCursor cursor(source);
   const Header header = read_header(cursor);
+  const uint64_t metadata_begin = cursor.position();
+  const uint64_t alignment = skim_metadata(cursor, header.n_keys);
   GgufPart part;
   part.version = header.version;
   part.n_bytes = source.size();
-  part.metadata = read_metadata(cursor, header.n_keys);
-  const uint64_t alignment = read_alignment(cursor, part.metadata);
-
-  cursor.set_place("the header's number of tensors");
-  cursor.expect_elements(header.n_tensors, kMinTensorBytes, kTensorMemoryBytes);
-  part.tensors.reserve(header.n_tensors);
-  std::unordered_set<std::string_view> names;
-  for (uint64_t i = 0; i < header.n_tensors; ++i) {
-    cursor.set_place(fmt::format("tensor {} of {}", i + 1, header.n_tensors));
-    part.tensors.push_back(read_tensor(cursor, alignment));
-    if (!names.insert(part.tensors.back().name).second) cursor.fail("occurs twice");
-  }
+  part.tensors = read_directory(cursor, header.n_tensors, alignment);
   place_tensors(cursor, alignment, source.size(), part.tensors);
   refuse_overlaps(cursor, part.tensors);
+  cursor.restart(metadata_begin);
+  part.metadata = read_metadata(cursor, header.n_keys);
   return part;
 }
 
