@@ -26,6 +26,7 @@ constexpr std::array kTypes = {
     TensorTypeInfo{mxfp4, "MXFP4", 32, 17, false},   TensorTypeInfo{i8, "I8", 1, 1, false},
     TensorTypeInfo{i16, "I16", 1, 2, false},         TensorTypeInfo{i32, "I32", 1, 4, false},
     TensorTypeInfo{i64, "I64", 1, 8, false},         TensorTypeInfo{f64, "F64", 1, 8, false},
+    TensorTypeInfo{nvfp4, "NVFP4", 64, 36, false},   TensorTypeInfo{q1_0, "Q1_0", 128, 18, false},
 };
 
 }  // namespace
