@@ -1,20 +1,21 @@
-// The input of matrix products: a (n_tokens × n_cols) matrix in the forms that its consumers want. Filled by norm,
-// SwiGLU or attention (as floats), quantised in groups of 32 columns, read by ops/cpu/matmul.
+// The input of matrix products: a (n_tokens × n_cols) matrix in the forms that its consumers want. Filled by
+// norm, SwiGLU or attention (as floats), quantised in groups of 32 columns, read by ops/cpu/matmul.
 //
 // Forms:  f32  the floats themselves, for F32/F16/BF16 weights
 //         q8   int8 q in [-127,127] and a scale a group: x ~ scale * q
-//         q15  two int8 planes, x ~ scale * (128 * high + low), low in [-64,63]: 15-bit precision for twice the
+//         q15  two int8 planes, x ~ scale * (128 * high + low), low in [-64,63]: 15-bit precision for twice
+//         the
 //              dot products, used where rounding costs most (the input of ffn_down and of the head)
-// A group's integer sum is kept beside its scale: formats with an offset or a minimum multiply it.
+// A group's integer sums are kept beside its scale: formats with an offset or a minimum multiply them.
 // Quantising a group depends on that group's 32 floats alone, so the bits don't depend on batch or split.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <span>
 
 #include "ops/core/range.h"
+#include "ops/cpu/isa.h"
 
 namespace tandem {
 
@@ -41,7 +42,7 @@ class Activations {
   int64_t n_groups() const { return ceil_div(n_cols_, kActGroup); }
   ActForms forms() const { return forms_; }
 
-  float* f32_row(int64_t token) { return f32_ + token * padded_cols(); }               // (padded_cols)
+  float* f32_row(int64_t token) { return f32_ + token * padded_cols(); }  // (padded_cols)
   const float* f32_row(int64_t token) const { return f32_ + token * padded_cols(); }
 
   // q8 or q15's high plane, and q15's low plane: (n_tokens, padded_cols)
@@ -49,11 +50,13 @@ class Activations {
   const int8_t* high_row(ActForm form, int64_t token) const;
   int8_t* low_row(int64_t token);
   const int8_t* low_row(int64_t token) const;
-  // scales (n_tokens, n_groups); sums of the group's integers (n_tokens, n_groups)
+  // scales (n_tokens, n_groups); sums of the group's integers, and of its first 16 alone (n_tokens, n_groups)
   float* scales(ActForm form, int64_t token);
   const float* scales(ActForm form, int64_t token) const;
   int32_t* sums(ActForm form, int64_t token);
   const int32_t* sums(ActForm form, int64_t token) const;
+  int32_t* first_sums(ActForm form, int64_t token);
+  const int32_t* first_sums(ActForm form, int64_t token) const;
 
   size_t capacity_bytes() const { return capacity_; }
 
@@ -62,6 +65,7 @@ class Activations {
     int8_t* values = nullptr;
     float* scales = nullptr;
     int32_t* sums = nullptr;
+    int32_t* first_sums = nullptr;
   };
   const Plane& plane(ActForm form) const { return form == ActForm::q8 ? q8_ : q15_; }
 
@@ -79,7 +83,9 @@ class Activations {
   size_t capacity_ = 0;
 };
 
-/// Fills every quantised form of `tokens` from the floats. False where a value is not finite.
-[[nodiscard]] bool quantize(Activations& activations, Range tokens);
+/// Fills every quantised form of `tokens` from the floats: scale = amax / 127 (q8) or amax / 16319 (q15),
+/// values rounded to nearest even. A group whose largest magnitude is below 1e-36 becomes zeros. False where
+/// a value is not finite.
+[[nodiscard]] bool quantize(Activations& activations, Range tokens, Isa isa = best_isa());
 
 }  // namespace tandem

@@ -1,5 +1,5 @@
-// Sixteen lanes as arrays: the plain-C++ form of ops/cpu/simd.h (see there), and the declarations that the other
-// sets specialise.
+// Sixteen lanes as arrays: the plain-C++ form of ops/cpu/simd.h (see there), and the declarations that the
+// other sets specialise.
 #pragma once
 
 #include <cstdint>

@@ -1,0 +1,209 @@
+// The way from the public products to the kernels: lays a few tokens' activations out as tiles, and calls the
+// kernel of the format and instruction set for them.
+#include "ops/cpu/matmul.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "ops/core/check.h"
+#include "ops/core/fixed_point.h"
+#include "ops/cpu/kernels/matmul.h"
+#include "ops/cpu/packed_layout.h"
+#include "ops/quant/formats.h"
+
+namespace tandem {
+namespace {
+
+/// A buffer that grows; one a thread, kept for the next product.
+class Scratch {
+ public:
+  std::byte* get(size_t bytes) {
+    if (bytes > capacity_) {
+      memory_.reset();
+      memory_.reset(static_cast<std::byte*>(std::aligned_alloc(kLineBytes, bytes)));
+      if (memory_ == nullptr) throw std::bad_alloc();
+      capacity_ = bytes;
+    }
+    return memory_.get();
+  }
+
+ private:
+  struct Free {
+    void operator()(std::byte* p) const { std::free(p); }
+  };
+  std::unique_ptr<std::byte, Free> memory_;
+  size_t capacity_ = 0;
+};
+
+thread_local Scratch scratch;
+
+size_t aligned(size_t bytes) {
+  return (bytes + kLineBytes - 1) / kLineBytes * kLineBytes;
+}
+
+/// What a format wants in its tiles.
+struct TileNeeds {
+  bool floats = false;
+  bool wide = false;
+  bool sum = false;  ///< sums of halves or groups as floats
+  int zero = 0;      ///< the zero point, 0 where none
+  int halves = 1;
+};
+
+template <class F>
+TileNeeds needs_of(ActForm form) {
+  if constexpr (FloatFormat<F>) {
+    return {.floats = true};
+  } else {
+    return {.wide = form == ActForm::q15,
+            .sum = F::kHasMin,
+            .zero = F::kTable ? 128 : F::kZero,
+            .halves = F::kHalves ? 2 : 1};
+  }
+}
+
+/// Bytes of scratch for one token of a tile.
+size_t tile_bytes(const Activations& x, const TileNeeds& needs) {
+  const auto groups = static_cast<size_t>(x.n_groups());
+  if (needs.floats) return aligned(static_cast<size_t>(x.n_cols()) * sizeof(float));
+  const size_t planes = groups * kGroup * (needs.wide ? 2 : 1);
+  return aligned(planes + groups * sizeof(float) +
+                 groups * 2 * static_cast<size_t>(needs.halves) * sizeof(float));
+}
+
+/// Fills a tile for tokens [first, first + n) in memory at `at`, which moves on.
+ActTile fill_tile(const Activations& x, ActForm form, const TileNeeds& needs, int64_t first, int n,
+                  std::byte*& at) {
+  const auto take = [&]<class T>(T*, int64_t count) {
+    auto* p = reinterpret_cast<T*>(at);
+    at += aligned(static_cast<size_t>(count) * sizeof(T));
+    return p;
+  };
+  ActTile tile{.n = n, .first_token = first};
+  if (needs.floats) {
+    auto* floats = take(static_cast<float*>(nullptr), x.n_cols() * n);
+    for (int t = 0; t < n; ++t) {
+      const float* row = x.f32_row(first + t);
+      for (int64_t col = 0; col < x.n_cols(); ++col) floats[col * n + t] = row[col];
+    }
+    tile.x = floats;
+    return tile;
+  }
+  const int64_t n_groups = x.n_groups();
+  auto* high = take(static_cast<int8_t*>(nullptr), n_groups * n * kGroup);
+  auto* low = needs.wide ? take(static_cast<int8_t*>(nullptr), n_groups * n * kGroup) : nullptr;
+  auto* scale = take(static_cast<float*>(nullptr), n_groups * n);
+  auto* zero = take(static_cast<int32_t*>(nullptr), n_groups * n * needs.halves);
+  auto* sum = needs.sum ? take(static_cast<float*>(nullptr), n_groups * n * needs.halves) : nullptr;
+  for (int t = 0; t < n; ++t) {
+    const int8_t* high_row = x.high_row(form, first + t);
+    const int8_t* low_row = needs.wide ? x.low_row(first + t) : nullptr;
+    const float* scales = x.scales(form, first + t);
+    const int32_t* sums = x.sums(form, first + t);
+    const int32_t* first_sums = x.first_sums(form, first + t);
+    for (int64_t g = 0; g < n_groups; ++g) {
+      const int64_t at_group = g * n + t;
+      std::memcpy(high + at_group * kGroup, high_row + g * kGroup, kGroup);
+      if (needs.wide) std::memcpy(low + at_group * kGroup, low_row + g * kGroup, kGroup);
+      scale[at_group] = scales[g];
+      const int32_t parts[2] = {needs.halves == 2 ? first_sums[g] : sums[g], sums[g] - first_sums[g]};
+      for (int half = 0; half < needs.halves; ++half) {
+        zero[at_group * needs.halves + half] = -needs.zero * parts[half];
+        if (needs.sum) sum[at_group * needs.halves + half] = static_cast<float>(parts[half]);
+      }
+    }
+  }
+  tile.high = high;
+  tile.low = low;
+  tile.scale = scale;
+  tile.zero = zero;
+  tile.sum = sum;
+  return tile;
+}
+
+/// Runs the kernels over all tokens, at most kMaxTileTokens at a time, in tiles of 16, 8, 4, 2 and 1.
+template <class F>
+bool run_format(const PackedMatrix& weight, const Activations& x, ActForm form, Range tokens, Isa isa,
+                MatmulArgs args) {
+  const TileNeeds needs = needs_of<F>(form);
+  const MatmulKernels kernels = with_isa(isa, [](auto tag) { return matmul_kernels<F, decltype(tag)>(); });
+  args.panels = weight.data();
+  args.panel_bytes = static_cast<int64_t>(weight.bytes()) / weight.n_panels();
+  args.n_rows = weight.n_rows();
+  args.n_units = FloatFormat<F> ? weight.n_cols() : weight.n_cols() / kGroup;
+  args.phase = static_cast<int>(weight.cols().begin / kGroup % kSegmentGroups);
+  args.wide = form == ActForm::q15;
+  ActTile tiles[5];
+  args.tiles = tiles;
+  bool in_range = true;
+  for (int64_t token = tokens.begin; token < tokens.end;) {
+    const int n = static_cast<int>(std::min<int64_t>(kMaxTileTokens, tokens.end - token));
+    constexpr size_t kPieces = 6;
+    std::byte* at = scratch.get(static_cast<size_t>(n) * tile_bytes(x, needs) + 5 * kPieces * kLineBytes);
+    args.n_tiles = 0;
+    for (int done = 0, size = kMaxTileTokens; done < n; size /= 2) {
+      if (size > n - done) continue;
+      tiles[args.n_tiles++] = fill_tile(x, form, needs, token + done, size, at);
+      done += size;
+    }
+    in_range &= kernels.run(args);
+    token += n;
+  }
+  return in_range;
+}
+
+bool run(const PackedMatrix& weight, const Activations& x, ActForm form, Range panels, Range tokens, Isa isa,
+         MatmulArgs args) {
+  require(weight.n_cols() == x.n_cols(), "matmul: columns of weight and activations", weight.n_cols(),
+          x.n_cols());
+  require(panels.begin >= 0 && panels.end <= weight.n_panels(), "matmul: panels", panels.begin, panels.end);
+  require(tokens.begin >= 0 && tokens.end <= x.n_tokens(), "matmul: tokens", tokens.begin, tokens.end);
+  if (panels.empty() || tokens.empty()) return true;
+  args.panel_begin = panels.begin;
+  args.panel_end = panels.end;
+  bool in_range = true;
+  with_format(weight.type(), [&]<class F>(F) {
+    const bool wanted = FloatFormat<F> ? form == ActForm::f32 : form != ActForm::f32 && x.forms().has(form);
+    require(wanted, "matmul: form of the activations", type_info(F::kType).name, static_cast<int>(form));
+    in_range = run_format<F>(weight, x, form, tokens, isa, args);
+  });
+  return in_range;
+}
+
+}  // namespace
+
+ActForm activation_form(TensorType type, bool wide) {
+  ActForm form = wide ? ActForm::q15 : ActForm::q8;
+  with_format(type, [&]<class F>(F) {
+    if constexpr (FloatFormat<F>) form = ActForm::f32;
+  });
+  return form;
+}
+
+void matmul(const PackedMatrix& weight, const Activations& x, ActForm form, Range panels, Range tokens,
+            float* out, int64_t out_stride, Isa isa) {
+  if (weight.n_rows() == 0) return;
+  if (weight.cols().empty()) {  // an empty sum
+    const int64_t begin = panels.begin * kPanelRows;
+    const int64_t end = std::min(panels.end * kPanelRows, weight.n_rows());
+    for (int64_t token = tokens.begin; token < tokens.end; ++token) {
+      std::fill(out + token * out_stride + begin, out + token * out_stride + end, 0.0F);
+    }
+    return;
+  }
+  run(weight, x, form, panels, tokens, isa, {.out_stride = out_stride, .out = out});
+}
+
+bool matmul_partial(const PackedMatrix& weight, const Activations& x, ActForm form, int64_t chunk_cols,
+                    Range panels, Range tokens, int64_t* out, int64_t out_stride, Isa isa) {
+  if (weight.empty()) return true;
+  const bool floats = activation_form(weight.type(), false) == ActForm::f32;
+  require(chunk_cols > 0 && (floats || chunk_cols % kGroup == 0), "matmul_partial: chunk", chunk_cols);
+  require(weight.cols().begin % chunk_cols == 0, "matmul_partial: shard begins inside a chunk",
+          weight.cols().begin, chunk_cols);
+  return run(
+      weight, x, form, panels, tokens, isa,
+      {.out_stride = out_stride, .fixed = out, .chunk_units = floats ? chunk_cols : chunk_cols / kGroup});
+}
+
+}  // namespace tandem

@@ -1,0 +1,87 @@
+// How a packed matrix lies in memory (ops/cpu/matmul.h): shared by packing (packed_matrix.cpp) and the
+// kernels.
+//
+// A panel is 16 rows; lane = row. Panels lie one after another, and a panel is one sequential stream.
+// Float formats: for each column, 16 elements.
+// Quantised formats: segments of up to 8 groups of 32 columns, cut where the stored matrix has its multiples
+// of 256 columns (a shard's first and last segments may be shorter). A segment is a header, padded to 64
+// bytes, and its groups' lines.
+//   header  without sub-scales: a group: 16 halves d [, 16 halves dmin]
+//           with sub-scales: 16 halves d [, 16 halves dmin], then a group: 16 bytes for each of its scales
+//           [and mins]; Q2_K packs scale | min << 4 in a byte as the file does
+//   lines   kBits lines of 64 bytes a group; a line holds a 32-bit word a row. With c(4v + b) the code of
+//   column 4v + b:
+//           8 bits: word v, byte b = c(4v + b)
+//           4..6:   words 0..3, byte b = c(4v + b) & 15 | (c(16 + 4v + b) & 15) << 4
+//           2, 3:   words 0..1, byte b = Σ_i (c(16k + 4i + b) & 3) << 2i
+//           a fifth (third) bit: one more word, byte b, bit v = bit 4 (2) of c(4v + b)
+//           two more bits (6): two more words, byte b, bits 2i = bits 4..5 of c(16k + 4i + b)
+// Bytes against the file's, a whole super-block: F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, IQ4_NL, Q2_K
+// +0 %, Q6_K +1.0, Q4_K +2.8, Q5_K +2.3, IQ4_XS +2.9, Q3_K +5.5 (alignment of its header).
+#pragma once
+
+#include <cstdint>
+
+#include "ops/quant/format.h"
+
+namespace tandem {
+
+inline constexpr int kLineBytes = 64;
+inline constexpr int kSegmentGroups = 8;
+
+template <class F>
+struct PackedLayout;
+
+template <FloatFormat F>
+struct PackedLayout<F> {
+  static constexpr int64_t kColumnBytes = 16 * sizeof(typename F::Element);
+
+  /// A panel's bytes.
+  [[gnu::always_inline]] static constexpr int64_t panel_bytes(int64_t n_cols, int /*phase*/) {
+    return (n_cols * kColumnBytes + kLineBytes - 1) / kLineBytes * kLineBytes;
+  }
+};
+
+template <QuantFormat F>
+struct PackedLayout<F> {
+  static constexpr int kLines = F::kBits;  ///< a group
+  static constexpr bool kMinInScaleByte = F::kHalves && F::kHasMin;
+  static constexpr int kScaleVectors =
+      !F::kSubScales ? 0 : (F::kHalves ? 2 : 1) + (F::kHasMin && !kMinInScaleByte ? 1 : 0);
+  static constexpr int kHalfVectors = F::kHasMin ? 2 : 1;
+  static constexpr int kFixedHeader = F::kSubScales ? 32 * kHalfVectors : 0;
+  static constexpr int kGroupHeader = F::kSubScales ? 16 * kScaleVectors : 32 * kHalfVectors;
+  static constexpr int kGroupLineBytes = kLines * kLineBytes;
+
+  [[gnu::always_inline]] static constexpr int64_t header_bytes(int64_t n_groups) {
+    return (kFixedHeader + kGroupHeader * n_groups + kLineBytes - 1) / kLineBytes * kLineBytes;
+  }
+  [[gnu::always_inline]] static constexpr int64_t segment_bytes(int64_t n_groups) {
+    return n_groups == 0 ? 0 : header_bytes(n_groups) + kGroupLineBytes * n_groups;
+  }
+  /// `phase`: how many of the first segment's 8 groups the shard doesn't own.
+  [[gnu::always_inline]] static constexpr int64_t panel_bytes(int64_t n_cols, int phase) {
+    const int64_t end = phase + n_cols / kGroup;
+    if (end <= kSegmentGroups) return segment_bytes(end - phase);
+    return segment_bytes(kSegmentGroups - phase) +
+           (end / kSegmentGroups - 1) * segment_bytes(kSegmentGroups) + segment_bytes(end % kSegmentGroups);
+  }
+
+  struct Segment {
+    int64_t offset = 0;  ///< from the panel's begin
+    int n_groups = 0;    ///< that it holds
+    int first = 0;       ///< the first of them that is asked for
+  };
+  /// The segment that holds local group g of a panel with n_groups groups.
+  [[gnu::always_inline]] static constexpr Segment segment_of(int64_t g, int64_t n_groups, int phase) {
+    const int64_t index = (phase + g) / kSegmentGroups;
+    const int64_t begin = index == 0 ? 0 : index * kSegmentGroups - phase;
+    const int64_t limit = (index + 1) * kSegmentGroups - phase;
+    const int64_t end = limit < n_groups ? limit : n_groups;
+    const int64_t before =
+        index == 0 ? 0 : segment_bytes(kSegmentGroups - phase) + (index - 1) * segment_bytes(kSegmentGroups);
+    return {before, static_cast<int>(end - begin), static_cast<int>(g - begin)};
+  }
+};
+
+}  // namespace tandem
