@@ -18,6 +18,7 @@ namespace {
 
 constexpr int kRankZeroGraceMs = 250;  // so long another rank leaves the line to rank 0
 constexpr int kSpeechGraceMs = 1000;   // so long a process waits for the one that took the line on
+constexpr int kFollowMs = 120;         // so long the others' watchdogs may need to see the code
 constexpr int kLastExitS = 3;
 
 LifeBlock g_own_block;
@@ -178,6 +179,8 @@ void end_all_ranks(int exit_code, const std::string& line) {
   } else {
     wait_for(block.spoken, kSpeechGraceMs);
   }
+  // Launchers kill the rest when the first rank ends; a moment's patience lets all end by the same code.
+  if (others) nap_ms(kFollowMs);
   const auto abort_job = g_abort_job.load();
   if (abort_job != nullptr && std::this_thread::get_id() == g_job_thread) abort_job(code);
   _exit(code);
