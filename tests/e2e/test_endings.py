@@ -35,9 +35,10 @@ class Job:
         self.n_ranks = n_ranks
         self.folder = tempfile.TemporaryDirectory()
         command = [MPIEXEC, "-np", str(n_ranks), "--oversubscribe"] if launcher else []
-        # A name of its own in the environment marks the processes that belong to this job.
+        # What a killed launcher leaves behind (session files, Open MPI's segments) goes with the folder.
         self.env = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
-                        PID_DIR=self.folder.name, **environment)
+                        PID_DIR=self.folder.name, TMPDIR=self.folder.name,
+                        OMPI_MCA_btl_vader_backing_directory=self.folder.name, **environment)
         self.output = open(os.path.join(self.folder.name, "stderr"), "w+b")
         self.process = subprocess.Popen(command + [PROGRAM, *arguments], env=self.env, stdin=subprocess.DEVNULL,
                                         stdout=subprocess.DEVNULL, stderr=self.output, start_new_session=True)
@@ -124,6 +125,18 @@ class Killed(unittest.TestCase):
     def test_stopped(self):
         self.check_killed(2, 1, "decode", signal.SIGSTOP, TANDEM_WATCHDOG_S="1")
         self.check_killed(3, 0, "idle", signal.SIGSTOP, TANDEM_WATCHDOG_S="1")
+
+    def test_stopped_all_and_continued(self):
+        # A job that is suspended as a whole (Ctrl-Z, a sleeping machine) is not dead.
+        with Job(2, "decode", "loop", TANDEM_WATCHDOG_S="0.5") as job:
+            job.wait_until_running()
+            for number in (signal.SIGSTOP, signal.SIGCONT):
+                for pid in job.pids:
+                    os.kill(pid, number)
+                time.sleep(1.5)
+            self.assertEqual([is_alive(pid) for pid in job.pids], [True, True], job.stderr())
+            os.kill(job.pids[0], signal.SIGTERM)
+            self.assertEqual(job.wait_for_end(), 143, job.stderr())
 
     def test_launcher(self):
         with Job(3, "decode", "loop") as job:
