@@ -43,7 +43,7 @@ python_venv() {
   if [[ ! -x "$folder/bin/python" || $(cat "$folder/requirements.txt" 2>/dev/null) != "$*" ]]; then
     section "Python packages: $*"
     python3 -m venv --clear "$folder" >&2
-    "$folder/bin/python" -m pip install -q --disable-pip-version-check "$@" >&2
+    if (($#)); then "$folder/bin/python" -m pip install -q --disable-pip-version-check "$@" >&2; fi
     printf '%s' "$*" >"$folder/requirements.txt"
   fi
   printf '%s\n' "$folder/bin/python"
