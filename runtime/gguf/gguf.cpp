@@ -73,7 +73,7 @@ GgufFile GgufFile::open(const std::string& path) {
   const std::optional<SplitName> name = parse_split_name(path);
   if (name && name->count > 1) {
     fail(path, fmt::format("is named as part {} of {}, but has no key {} that says so", name->number,
-                           name->count, quoted(kSplitCount)));
+                           name->count, in_quotes(kSplitCount)));
   }
   return file;
 }
@@ -84,16 +84,16 @@ void GgufFile::open_other_parts(int64_t n_parts) {
   const int64_t number = get_int(kSplitNumber, 0, n_parts - 1) + 1;
   if (number != 1) {
     fail(first_path, fmt::format("is part {} of {}; open the first part, {}", number, n_parts,
-                                 quoted(make_split_path(name ? name->prefix : "…", 1, n_parts))));
+                                 in_quotes(make_split_path(name ? name->prefix : "…", 1, n_parts))));
   }
   if (!name || name->number != 1 || name->count != n_parts) {
     fail(first_path, fmt::format("is part 1 of {} by its keys, so its name must end in {}", n_parts,
-                                 quoted(make_split_path("", 1, n_parts))));
+                                 in_quotes(make_split_path("", 1, n_parts))));
   }
   for (int64_t i = 2; i <= n_parts; ++i) {
     const std::string part_path = make_split_path(name->prefix, i, n_parts);
     if (::access(part_path.c_str(), F_OK) != 0) {
-      fail(first_path, fmt::format("part {} of {} is missing: {}", i, n_parts, quoted(part_path)));
+      fail(first_path, fmt::format("part {} of {} is missing: {}", i, n_parts, in_quotes(part_path)));
     }
     GgufFile part = read_one(FileSource(part_path));
     const int64_t own_count = part.get_int(kSplitCount, 0, kMaxParts);
@@ -106,7 +106,7 @@ void GgufFile::open_other_parts(int64_t n_parts) {
   }
   const int64_t n_tensors = get_int(kSplitTensors, 0, std::numeric_limits<int64_t>::max());
   if (!std::cmp_equal(n_tensors, tensors_.size())) {
-    fail(first_path, fmt::format("key {}: is {}, but the {} parts hold {} tensors", quoted(kSplitTensors),
+    fail(first_path, fmt::format("key {}: is {}, but the {} parts hold {} tensors", in_quotes(kSplitTensors),
                                  n_tensors, n_parts, tensors_.size()));
   }
 }
@@ -115,13 +115,14 @@ void GgufFile::append(GgufFile&& part) {
   for (const auto& [key, value] : part.metadata_) {
     const GgufValue* first = find_value(key);
     if (key == kSplitNumber || first == nullptr || *first == value) continue;
-    fail(part.path(), fmt::format("key {}: differs from the first part's, {}", quoted(key), quoted(path())));
+    fail(part.path(),
+         fmt::format("key {}: differs from the first part's, {}", in_quotes(key), in_quotes(path())));
   }
   const int file_index = static_cast<int>(paths_.size());
   for (GgufTensor& tensor : part.tensors_) {
     tensor.file_index = file_index;
     if (!tensor_index_.emplace(tensor.name, tensors_.size()).second) {
-      fail(part.path(), fmt::format("tensor {}: is in an earlier part already", quoted(tensor.name)));
+      fail(part.path(), fmt::format("tensor {}: is in an earlier part already", in_quotes(tensor.name)));
     }
     tensors_.push_back(std::move(tensor));
   }

@@ -90,7 +90,7 @@ size_t GgufArray::size() const {
 
 void GgufFile::fail_key(std::string_view key, std::string_view what) const {
   throw Error(ExitCode::bad_data,
-              fmt::format("{}: key {}: {}", printable(path(), kPathCharacters), quoted(key), what));
+              fmt::format("{}: key {}: {}", printable(path(), kPathCharacters), in_quotes(key), what));
 }
 
 const GgufValue* GgufFile::find_value(std::string_view key) const {

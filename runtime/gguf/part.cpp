@@ -260,7 +260,7 @@ std::string read_key(GgufCursor& cursor, uint64_t index, uint64_t n_keys) {
   if (key.size() > kMaxKeyBytes) {
     cursor.fail(fmt::format("has a name of {} bytes, at most {} are allowed", key.size(), kMaxKeyBytes));
   }
-  cursor.set_place("key " + quoted(key));
+  cursor.set_place("key " + in_quotes(key));
   return key;
 }
 
@@ -379,7 +379,7 @@ GgufTensor read_tensor(GgufCursor& cursor, uint64_t alignment) {
     cursor.fail(fmt::format("has a name of {} bytes, at most {} are allowed", tensor.name.size(),
                             kMaxTensorNameBytes));
   }
-  cursor.set_place("tensor " + quoted(tensor.name));
+  cursor.set_place("tensor " + in_quotes(tensor.name));
   tensor.shape = read_shape(cursor);
   const TensorTypeInfo& type = read_tensor_type(cursor);
   tensor.type = type.type;
@@ -413,7 +413,7 @@ void place_tensors(GgufCursor& cursor, uint64_t alignment, uint64_t file_bytes,
   const uint64_t n_data_bytes = file_bytes > begin ? file_bytes - begin : 0;
   for (GgufTensor& tensor : tensors) {
     if (tensor.file_offset > n_data_bytes || tensor.n_bytes > n_data_bytes - tensor.file_offset) {
-      cursor.set_place("tensor " + quoted(tensor.name));
+      cursor.set_place("tensor " + in_quotes(tensor.name));
       cursor.fail(fmt::format("its {} bytes at offset {} reach past the end of the file ({} bytes of data)",
                               tensor.n_bytes, tensor.file_offset, n_data_bytes),
                   "the file is damaged or its download is incomplete");
@@ -431,8 +431,8 @@ void refuse_overlaps(GgufCursor& cursor, const std::vector<GgufTensor>& tensors)
   for (size_t i = 1; i < by_offset.size(); ++i) {
     const GgufTensor& before = *by_offset[i - 1];
     if (by_offset[i]->file_offset - before.file_offset >= before.n_bytes) continue;
-    cursor.set_place("tensor " + quoted(by_offset[i]->name));
-    cursor.fail("its bytes overlap those of tensor " + quoted(before.name));
+    cursor.set_place("tensor " + in_quotes(by_offset[i]->name));
+    cursor.fail("its bytes overlap those of tensor " + in_quotes(before.name));
   }
 }
 

@@ -61,7 +61,7 @@ std::string printable(std::string_view text, size_t max_characters) {
   return line;
 }
 
-std::string quoted(std::string_view text) {
+std::string in_quotes(std::string_view text) {
   return fmt::format("'{}'", printable(text, kQuotedCharacters));
 }
 

@@ -13,6 +13,6 @@ namespace tandem {
 std::string printable(std::string_view text, size_t max_characters);
 
 /// printable() in single quotes, short enough for an error message.
-std::string quoted(std::string_view text);
+std::string in_quotes(std::string_view text);
 
 }  // namespace tandem

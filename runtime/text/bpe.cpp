@@ -92,7 +92,7 @@ BpeModel::BpeModel(const Vocab& vocab, const GgufFile& file)
     const size_t space = line.find(' ', 1);
     if (space == std::string::npos || space + 1 == line.size()) {
       fail_vocab(vocab.path, kMergesKey,
-                 fmt::format("merge {} is {}, not two parts and a space between", rank, quoted(line)));
+                 fmt::format("merge {} is {}, not two parts and a space between", rank, in_quotes(line)));
     }
     const std::string_view left = std::string_view(line).substr(0, space);
     const std::string_view right = std::string_view(line).substr(space + 1);

@@ -24,7 +24,7 @@ TokenizerModel read_model(const GgufFile& file) {
   const std::string& name = file.get_string(kKey);
   if (name == "llama") return TokenizerModel::spm;
   if (name == "gpt2") return TokenizerModel::byte_level_bpe;
-  fail_vocab(file.path(), kKey, fmt::format("is {}; known are llama and gpt2", quoted(name)));
+  fail_vocab(file.path(), kKey, fmt::format("is {}; known are llama and gpt2", in_quotes(name)));
 }
 
 void read_tokens(Vocab& vocab, const GgufFile& file) {
@@ -43,7 +43,7 @@ void read_tokens(Vocab& vocab, const GgufFile& file) {
     const int32_t first = vocab.index.insert(id, vocab.text);
     if (first != id) {
       fail_vocab(file.path(), kTokensKey,
-                 fmt::format("tokens {} and {} are both {}", first, id, quoted(token)));
+                 fmt::format("tokens {} and {} are both {}", first, id, in_quotes(token)));
     }
   }
 }
@@ -98,7 +98,7 @@ void check_byte_tokens(const Vocab& vocab) {
     if (byte < 0) {
       fail_vocab(vocab.path, kTokensKey,
                  fmt::format("token {} has the type byte but is {}, not '<0x00>' … '<0xFF>'", id,
-                             quoted(vocab.text[id])));
+                             in_quotes(vocab.text[id])));
     }
     if (seen[static_cast<size_t>(byte)]) {
       fail_vocab(vocab.path, kTokensKey, fmt::format("token {} is a second byte 0x{:02X}", id, byte));
@@ -113,13 +113,13 @@ void read_pre_tokenizer(Vocab& vocab, const GgufFile& file) {
   const std::string_view asked = name.empty() ? "default" : std::string_view(name);
   vocab.pre = find_pre_tokenizer(asked);
   if (vocab.pre == nullptr) {
-    fail_vocab(file.path(), kKey, fmt::format("{} is unknown", quoted(name)),
+    fail_vocab(file.path(), kKey, fmt::format("{} is unknown", in_quotes(name)),
                fmt::format("known are {}", known_pre_tokenizers()));
   }
   if (asked == "default") {
     vocab.warnings.push_back(
         fmt::format("{}: key {} names no pre-tokenizer; text may be cut otherwise than the model was taught",
-                    printable(file.path(), kPathCharacters), quoted(kKey)));
+                    printable(file.path(), kPathCharacters), in_quotes(kKey)));
   }
   vocab.add_bos = vocab.pre->adds_bos;
 }
@@ -135,7 +135,7 @@ int hex_digit(char c) {
 
 void fail_vocab(std::string_view path, std::string_view key, std::string_view what, std::string hint) {
   throw Error(ExitCode::bad_data,
-              fmt::format("{}: key {}: {}", printable(path, kPathCharacters), quoted(key), what),
+              fmt::format("{}: key {}: {}", printable(path, kPathCharacters), in_quotes(key), what),
               std::move(hint));
 }
 

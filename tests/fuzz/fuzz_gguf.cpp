@@ -10,6 +10,7 @@
 #include <string>
 
 #include "ops/core/error.h"
+#include "runtime/gguf/describe.h"
 #include "runtime/gguf/gguf.h"
 
 namespace {
@@ -79,6 +80,12 @@ void check_look_ups(const GgufFile& file) {
   }
 }
 
+void check_text(const std::string& text) {
+  for (const char c : text) {
+    expect(static_cast<unsigned char>(c) >= 0x20 || c == '\n', "a table has nothing that a terminal obeys");
+  }
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
@@ -86,6 +93,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const GgufFile file = GgufFile::parse(std::as_bytes(std::span(data, size)), "m.gguf");
     check_tensors(file, size);
     check_look_ups(file);
+    check_text(describe_metadata(file));
+    check_text(describe_tensors(file));
   } catch (const Error& error) {
     check_message(error);
   }
