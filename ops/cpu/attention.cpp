@@ -15,6 +15,8 @@ constexpr float kLog2E = 1.44269504F;
 // Rows (query, head) that share one reading of K and V: enough that reading costs little beside the
 // arithmetic, few enough that their accumulators stay in the second-level cache.
 constexpr int64_t kTileRows = 48;
+// Up to so many rows, several pages are read at once: single tokens.
+constexpr int64_t kFewRows = 8;
 
 /// Consecutive positions of one sequence, and the query heads of one KV head (or some of them).
 struct Unit {
@@ -180,31 +182,45 @@ struct AttentionRun {
     return args.cache->view(args.layer, pages[static_cast<size_t>(number)], unit.kv_head);
   }
 
-  /// One page for those of the unit's tokens that see it; they are adjacent, since both ends of what a token
-  /// sees move on with its position.
-  void page(const Unit& unit, Bench& bench, int64_t number, int64_t end_number) const {
+  /// What the unit's tokens see of page `number`, into bench.begin and bench.end. Returns the tokens that see
+  /// some of it; they are adjacent, since both ends of what a token sees move on with its position.
+  Range see(const Unit& unit, Bench& bench, int64_t number) const {
     const int64_t base = number * kPageTokens;
-    int64_t first = 0;
-    while (position(unit.first_token + first) < base) ++first;
-    int64_t last = first;  // one behind
-    for (; last < unit.n_tokens && first_visible(unit.first_token + last) < base + kPageTokens; ++last) {
-      const int64_t token = unit.first_token + last;
-      const auto begin = static_cast<int32_t>(std::max<int64_t>(first_visible(token) - base, 0));
+    Range tokens{0, 0};
+    while (position(unit.first_token + tokens.begin) < base) ++tokens.begin;
+    tokens.end = tokens.begin;
+    for (; tokens.end < unit.n_tokens; ++tokens.end) {
+      const int64_t token = unit.first_token + tokens.end;
+      const int64_t first = first_visible(token) - base;
+      if (first >= kPageTokens) break;
+      const auto begin = static_cast<int32_t>(std::max<int64_t>(first, 0));
       const auto end = static_cast<int32_t>(std::min<int64_t>(position(token) + 1 - base, kPageTokens));
-      std::fill_n(bench.begin.begin() + last * unit.n_heads, unit.n_heads, begin);
-      std::fill_n(bench.end.begin() + last * unit.n_heads, unit.n_heads, end);
+      std::fill_n(bench.begin.begin() + tokens.end * unit.n_heads, unit.n_heads, begin);
+      std::fill_n(bench.end.begin() + tokens.end * unit.n_heads, unit.n_heads, end);
     }
-    const int64_t row = first * unit.n_heads;
-    const KvPageView view = page_view(unit, number);
+    return tokens;
+  }
+
+  /// Pages of the unit that every one of its tokens sees in full.
+  Range full_pages(const Unit& unit) const {
+    const int64_t last = unit.first_token + unit.n_tokens - 1;
+    return {ceil_div(first_visible(last), kPageTokens), (position(unit.first_token) + 1) / kPageTokens};
+  }
+
+  /// The pages [begin, begin + n_pages) for those of the unit's tokens that see them; `end`: of the span.
+  void pages(const Unit& unit, Bench& bench, int64_t begin, int n_pages, int64_t end) const {
+    const Range tokens = see(unit, bench, begin);
+    const int64_t row = tokens.begin * unit.n_heads;
     AttentionBlock block;
-    block.keys = view.keys;
-    block.values = view.values;
-    block.next = number + 1 < end_number ? page_view(unit, number + 1).keys : nullptr;
+    block.n_pages = n_pages;
+    for (int i = 0; i < n_pages; ++i) block.pages[i] = page_view(unit, begin + i);
+    // With many rows the arithmetic hides the memory, and fetching would be repeated for every group of them.
+    if (unit.n_rows() <= kFewRows && begin + n_pages < end) block.next = page_view(unit, begin + n_pages);
     block.q = bench.q.data() + row * shape.k_dim;
     block.begin = bench.begin.data() + row;
     block.end = bench.end.data() + row;
     block.state = {bench.max.data() + row, bench.sum.data() + row * 16, bench.acc.data() + row * stride};
-    block.n_rows = (last - first) * unit.n_heads;
+    block.n_rows = tokens.size() * unit.n_heads;
     block.k_dim = shape.k_dim;
     block.v_stride = stride;
     block.cap_factor = args.soft_cap > 0.0F ? args.soft_cap * kLog2E : 0.0F;
@@ -221,13 +237,17 @@ struct AttentionRun {
     const int64_t begin = std::max(number * kSpanPages, first_visible(unit.first_token) / kPageTokens);
     const int64_t last_position = position(unit.first_token + unit.n_tokens - 1);
     const int64_t end = std::min((number + 1) * kSpanPages, last_position / kPageTokens + 1);
-    for (int64_t i = begin; i < end; ++i) page(unit, bench, i, end);
+    const Range full = full_pages(unit);
+    const int64_t at_once = unit.n_rows() <= kFewRows ? kBlockPages : 1;
+    for (int64_t i = begin; i < end;) {
+      const int64_t n_pages = full.contains(i) ? std::min({at_once, full.end - i, end - i}) : 1;
+      pages(unit, bench, i, static_cast<int>(n_pages), end);
+      i += n_pages;
+    }
   }
 
   void begin_rows(const Unit& unit, Bench& bench) const {
     std::fill_n(bench.total_max.begin(), unit.n_rows(), kNone);
-    std::fill_n(bench.total_sum.begin(), unit.n_rows(), 0.0F);
-    std::fill_n(bench.total.begin(), unit.n_rows() * stride, 0.0F);
   }
 
   /// Adds a span's partial rows to the totals. Rows that see nothing of the span are left out.
@@ -235,6 +255,12 @@ struct AttentionRun {
     for (int64_t r = 0; r < unit.n_rows(); ++r) {
       if (max[r] == kNone) continue;
       const auto i = static_cast<size_t>(r);
+      if (bench.total_max[i] == kNone) {
+        bench.total_max[i] = max[r];
+        bench.total_sum[i] = sum[r];
+        std::copy_n(acc + r * stride, stride, bench.total.begin() + r * stride);
+        continue;
+      }
       kernels.merge(&bench.total_max[i], &bench.total_sum[i], bench.total.data() + r * stride, max[r], sum[r],
                     acc + r * stride, stride);
     }

@@ -49,8 +49,9 @@ struct KvPageView {
 
 class KvCache {
  public:
-  /// Reserves address space for n_pages; memory is taken from the system when a page is first written.
-  /// Throws Error (unavailable) where the address space can't be had.
+  /// Reserves address space for n_pages; memory is taken from the system when a page is first written, in
+  /// pieces of 2 MiB where it has large pages: hand out low page numbers first. Throws Error (unavailable)
+  /// where the address space can't be had.
   KvCache(std::span<const KvLayerShape> layers, KvType type, int64_t n_pages);
   ~KvCache();
   KvCache(KvCache&& other) noexcept;

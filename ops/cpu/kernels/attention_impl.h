@@ -28,11 +28,19 @@ struct AttentionImpl {
   [[gnu::always_inline]] static F load(const float* p) { return F::load(p); }
   [[gnu::always_inline]] static F load(const uint16_t* p) { return F::load_f16(p); }
 
-  /// c[r][v] += Σ_k a[r][k] · b[k][v], k ascending.
+  /// c[r][v] += Σ_k a[r][k] · b[k][v], k ascending. `ahead`: what lies there is fetched as b is read; null:
+  /// nothing is.
   template <class T, int kRows, int kVectors>
   [[gnu::always_inline]] static void multiply(const float* a, int64_t a_stride, const T* b, int64_t b_stride,
-                                              int64_t n_k, F (&c)[kRows][kVectors]) {
+                                              int64_t n_k, const T* ahead, F (&c)[kRows][kVectors]) {
+    constexpr int64_t kLineElements = 64 / static_cast<int64_t>(sizeof(T));
     for (int64_t k = 0; k < n_k; ++k) {
+      // A row at a time, into the second level: in bursts the requests stop the arithmetic (16 against 20
+      // GB/s).
+      if (ahead != nullptr) {
+        for (int64_t v = 0; v < 16 * kVectors; v += kLineElements)
+          __builtin_prefetch(ahead + k * b_stride + v, 0, 2);
+      }
       F line[kVectors];
 #pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v) line[v] = load(b + k * b_stride + 16 * v);
@@ -47,14 +55,14 @@ struct AttentionImpl {
 
   /// scores (kRows, kPageTokens) = q (kRows, k_dim) · keys, 16·kVectors positions.
   template <class T, int kRows, int kVectors>
-  static void score(const float* q, int64_t k_dim, const T* keys, float* scores) {
+  static void score(const float* q, int64_t k_dim, const T* keys, const T* ahead, float* scores) {
     F c[kRows][kVectors];
 #pragma GCC unroll 6
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v) c[r][v] = F::zero();
     }
-    multiply<T, kRows, kVectors>(q, k_dim, keys, kPageTokens, k_dim, c);
+    multiply<T, kRows, kVectors>(q, k_dim, keys, kPageTokens, k_dim, ahead, c);
 #pragma GCC unroll 6
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
@@ -65,7 +73,7 @@ struct AttentionImpl {
   /// acc (kRows, stride) = acc · alpha + p (kRows, n_positions of kPageTokens) · values, 16·kVectors columns.
   template <class T, int kRows, int kVectors>
   static void weigh(const float* p, const float* alpha, const T* values, int64_t stride, int64_t n_positions,
-                    float* acc) {
+                    const T* ahead, float* acc) {
     F c[kRows][kVectors];
 #pragma GCC unroll 6
     for (int r = 0; r < kRows; ++r) {
@@ -73,7 +81,7 @@ struct AttentionImpl {
 #pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v) c[r][v] = F::load(acc + r * stride + 16 * v) * factor;
     }
-    multiply<T, kRows, kVectors>(p, kPageTokens, values, stride, n_positions, c);
+    multiply<T, kRows, kVectors>(p, kPageTokens, values, stride, n_positions, ahead, c);
 #pragma GCC unroll 6
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
@@ -93,9 +101,14 @@ struct AttentionImpl {
     f(std::integral_constant<int, kRows>{}, std::integral_constant<int, kVectors>{});
   }
 
+  /// Slots that any, and that all rows of a group see.
+  struct Seen {
+    int32_t any_begin, any_end, all_begin, all_end;
+  };
+
   /// Up to kMaxRows rows of a block.
   struct Group {
-    // p and alpha are left as they are: each is written before it is read.
+    // The arrays are left as they are: each is written before it is read.
     [[gnu::always_inline]] Group(const AttentionBlock& block_in, int64_t first_in)
         : block(block_in),
           first(first_in),
@@ -105,130 +118,152 @@ struct AttentionImpl {
     const AttentionBlock& block;
     int64_t first;
     int n_rows;
-    alignas(64) float p[kMaxRows * kPageTokens];  // scores, then 2^(score - max)
-    alignas(64) float alpha[16];                  // what earlier blocks' sums are multiplied by
+    alignas(64) float p[kBlockPages][kMaxRows * kPageTokens];  // scores, then 2^(score - max)
+    alignas(64) float max[kBlockPages][16];                    // a row each: the maximum up to the page
+    alignas(64) float alpha[kBlockPages][16];                  // what earlier pages' sums are multiplied by
 
     [[gnu::always_inline]] int32_t begin(int r) const { return block.begin[first + r]; }
     [[gnu::always_inline]] int32_t end(int r) const { return block.end[first + r]; }
+    [[gnu::always_inline]] Seen seen() const {
+      Seen s{begin(0), end(0), begin(0), end(0)};
+      for (int r = 1; r < n_rows; ++r) {
+        s.any_begin = begin(r) < s.any_begin ? begin(r) : s.any_begin;
+        s.any_end = end(r) > s.any_end ? end(r) : s.any_end;
+        s.all_begin = begin(r) > s.all_begin ? begin(r) : s.all_begin;
+        s.all_end = end(r) < s.all_end ? end(r) : s.all_end;
+      }
+      return s;
+    }
   };
 
-  /// p = q · K for the groups of sixteen positions that any row sees. Returns those groups: [*low, *high).
+  /// p = q · K of a page, for its groups of sixteen positions [low, high).
   template <class T>
-  [[gnu::always_inline]] static void score_group(Group& g, int low, int high) {
+  static void score_page(Group& g, int page, int low, int high) {
     const AttentionBlock& b = g.block;
     const float* q = b.q + g.first * b.k_dim;
-    const T* keys = reinterpret_cast<const T*>(b.keys);
+    const T* keys = reinterpret_cast<const T*>(b.pages[page].keys);
+    const T* ahead = reinterpret_cast<const T*>((page + 1 < b.n_pages ? b.pages[page + 1] : b.next).keys);
     for (int v = low; v < high; v += kMaxVectors) {
       with_sizes(g.n_rows, high - v, [&](auto rows, auto vectors) {
-        score<T, rows(), vectors()>(q, b.k_dim, keys + 16 * v, g.p + 16 * v);
+        score<T, rows(), vectors()>(q, b.k_dim, keys + 16 * v, ahead == nullptr ? nullptr : ahead + 16 * v,
+                                    g.p[page] + 16 * v);
       });
     }
   }
 
-  /// Turns a row's scores into powers and brings its maximum and sum up to date. Powers of positions that the
-  /// row doesn't see become zeros.
-  [[gnu::always_inline]] static void mask_and_cap(Group& g, int r, int low, int high, F* s) {
-    const AttentionBlock& b = g.block;
+  /// Caps a row's scores of a page, makes those of positions that the row doesn't see -infinity (all of those
+  /// outside [low, high)), and returns the largest. kFull: the row sees the whole page.
+  template <bool kFull>
+  [[gnu::always_inline]] static float mask_scores(Group& g, int page, int r, int low, int high) {
+    float* p = g.p[page] + r * kPageTokens;
+    F s[kPageVectors];
+#pragma GCC unroll 4
     for (int v = 0; v < kPageVectors; ++v) {
       s[v] = F::broadcast(kNone);
-      if (v < low || v >= high) continue;
-      s[v] = F::load(g.p + r * kPageTokens + 16 * v);
-      if (b.cap_factor > 0.0F) s[v] = F::broadcast(b.cap_factor) * tanh(s[v]);
-      if (g.begin(r) > 16 * v || g.end(r) < 16 * v + 16) {
+      if (!kFull && (v < low || v >= high)) continue;
+      s[v] = F::load(p + 16 * v);
+      if (g.block.cap_factor > 0.0F) s[v] = F::broadcast(g.block.cap_factor) * tanh(s[v]);
+      if constexpr (!kFull) {
         const F slot = to_float(lane_numbers<Tag>() + I32x16<Tag>::broadcast(16 * v));
         s[v] = select(less(slot, F::broadcast(static_cast<float>(g.begin(r)))), F::broadcast(kNone), s[v]);
         s[v] = select(less(slot, F::broadcast(static_cast<float>(g.end(r)))), s[v], F::broadcast(kNone));
       }
+      if (!kFull || g.block.cap_factor > 0.0F) s[v].store(p + 16 * v);
     }
+    return reduce_max(max(max(s[0], s[1]), max(s[2], s[3])));
   }
 
-  [[gnu::always_inline]] static void softmax_group(Group& g, int low, int high) {
-    const AttentionState& state = g.block.state;
-    alignas(64) float new_max[16];
-    for (int r = 0; r < g.n_rows; ++r) {
-      F s[kPageVectors];
-      mask_and_cap(g, r, low, high, s);
-      const float here = reduce_max(max(max(s[0], s[1]), max(s[2], s[3])));
-      const float before = state.max[g.first + r];
-      new_max[r] = here > before ? here : before;
-      const F top = F::broadcast(new_max[r]);
-      for (int v = low; v < high; ++v) (s[v] - top).store(g.p + r * kPageTokens + 16 * v);
+  /// Turns a row's scores of a page into powers and brings its sum up to date.
+  template <bool kFull>
+  [[gnu::always_inline]] static void raise_scores(Group& g, int page, int r, int low, int high) {
+    float* p = g.p[page] + r * kPageTokens;
+    const F top = F::broadcast(g.max[page][r]);
+    F e[kPageVectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < kPageVectors; ++v) {
+      e[v] = F::zero();
+      if (!kFull && (v < low || v >= high)) continue;
+      e[v] = exp2_negative(F::load(p + 16 * v) - top);
+      e[v].store(p + 16 * v);
     }
-    const F old = F::load_partial(state.max + g.first, g.n_rows);
-    exp2_negative(old - F::load_partial(new_max, g.n_rows)).store(g.alpha);
-    for (int r = 0; r < g.n_rows; ++r) {
-      F e[kPageVectors] = {F::zero(), F::zero(), F::zero(), F::zero()};
-      for (int v = low; v < high; ++v) {
-        float* p = g.p + r * kPageTokens + 16 * v;
-        e[v] = exp2_negative(F::load(p));
-        e[v].store(p);
-      }
-      float* sum = state.sum + (g.first + r) * 16;
-      fma(F::load(sum), F::broadcast(g.alpha[r]), (e[0] + e[1]) + (e[2] + e[3])).store(sum);
-      state.max[g.first + r] = new_max[r];
+    float* sum = g.block.state.sum + (g.first + r) * 16;
+    fma(F::load(sum), F::broadcast(g.alpha[page][r]), (e[0] + e[1]) + (e[2] + e[3])).store(sum);
+  }
+
+  /// All pages' maxima first, then all powers: what one row of one page waits for, the others fill.
+  template <bool kFull>
+  [[gnu::always_inline]] static void softmax_pages(Group& g, int low, int high) {
+    float* state_max = g.block.state.max + g.first;
+    for (int page = 0; page < g.block.n_pages; ++page) {
+      for (int r = 0; r < g.n_rows; ++r) g.max[page][r] = mask_scores<kFull>(g, page, r, low, high);
+    }
+    F before = F::load_partial(state_max, g.n_rows);
+    for (int page = 0; page < g.block.n_pages; ++page) {
+      const F now = max(F::load_partial(g.max[page], g.n_rows), before);
+      now.store(g.max[page]);
+      exp2_negative(before - now).store(g.alpha[page]);
+      before = now;
+    }
+    before.store_partial(state_max, g.n_rows);
+    for (int page = 0; page < g.block.n_pages; ++page) {
+      for (int r = 0; r < g.n_rows; ++r) raise_scores<kFull>(g, page, r, low, high);
     }
   }
 
   /// acc = acc · alpha + p · V for `n_rows` rows from `r` on, over slots [from, to).
   template <class T>
-  static void weigh_rows(Group& g, int r, int n_rows, int64_t from, int64_t to) {
+  static void weigh_rows(Group& g, int page, int r, int n_rows, int64_t from, int64_t to) {
     const AttentionBlock& b = g.block;
-    const T* values = reinterpret_cast<const T*>(b.values) + from * b.v_stride;
-    const float* p = g.p + r * kPageTokens + from;
+    const T* values = reinterpret_cast<const T*>(b.pages[page].values) + from * b.v_stride;
+    const T* ahead = reinterpret_cast<const T*>((page + 1 < b.n_pages ? b.pages[page + 1] : b.next).values);
+    const float* p = g.p[page] + r * kPageTokens + from;
     float* acc = b.state.acc + (g.first + r) * b.v_stride;
     for (int64_t column = 0; column < b.v_stride; column += 16 * kMaxVectors) {
       const auto left = static_cast<int>((b.v_stride - column) / 16);
       with_sizes(n_rows, left, [&](auto rows, auto vectors) {
-        weigh<T, rows(), vectors()>(p, g.alpha + r, values + column, b.v_stride, to - from, acc + column);
+        weigh<T, rows(), vectors()>(p, g.alpha[page] + r, values + column, b.v_stride, to - from,
+                                    ahead == nullptr ? nullptr : ahead + column, acc + column);
       });
     }
   }
 
   /// A row never touches a slot that it doesn't see, not even with a weight of zero: the slot may hold a NaN,
-  /// or a later token's values. So rows go together over the slots that all see, and alone before and after.
+  /// or a later token's values. So rows go together over the slots that all see, [from, to), and alone before
+  /// and after.
   template <class T>
-  [[gnu::always_inline]] static void weigh_group(Group& g) {
-    int64_t from = g.begin(0);
-    int64_t to = g.end(0);
-    for (int r = 1; r < g.n_rows; ++r) {
-      from = g.begin(r) > from ? g.begin(r) : from;
-      to = g.end(r) < to ? g.end(r) : to;
-    }
+  static void weigh_page_partly(Group& g, int64_t from, int64_t to) {
     if (from >= to) {
-      for (int r = 0; r < g.n_rows; ++r) weigh_rows<T>(g, r, 1, g.begin(r), g.end(r));
+      for (int r = 0; r < g.n_rows; ++r) weigh_rows<T>(g, 0, r, 1, g.begin(r), g.end(r));
       return;
     }
     for (int r = 0; r < g.n_rows; ++r) {
       if (g.begin(r) == from) continue;
-      weigh_rows<T>(g, r, 1, g.begin(r), from);
-      g.alpha[r] = 1.0F;
+      weigh_rows<T>(g, 0, r, 1, g.begin(r), from);
+      g.alpha[0][r] = 1.0F;
     }
-    weigh_rows<T>(g, 0, g.n_rows, from, to);
+    weigh_rows<T>(g, 0, 0, g.n_rows, from, to);
     for (int r = 0; r < g.n_rows; ++r) {
-      g.alpha[r] = 1.0F;
-      if (g.end(r) > to) weigh_rows<T>(g, r, 1, to, g.end(r));
+      g.alpha[0][r] = 1.0F;
+      if (g.end(r) > to) weigh_rows<T>(g, 0, r, 1, to, g.end(r));
     }
   }
 
   template <class T>
   static void block(const AttentionBlock& b) {
-    if (b.next != nullptr) {
-      const int64_t bytes = (b.k_dim + b.v_stride) * kPageTokens * static_cast<int64_t>(sizeof(T));
-      for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(b.next + i, 0, 2);
-    }
     for (int64_t first = 0; first < b.n_rows; first += kMaxRows) {
       Group g(b, first);
-      int32_t low = g.begin(0);
-      int32_t high = g.end(0);
-      for (int r = 1; r < g.n_rows; ++r) {
-        low = g.begin(r) < low ? g.begin(r) : low;
-        high = g.end(r) > high ? g.end(r) : high;
+      const Seen seen = g.seen();
+      if (seen.all_begin == 0 && seen.all_end == kPageTokens) {
+        for (int page = 0; page < b.n_pages; ++page) score_page<T>(g, page, 0, kPageVectors);
+        softmax_pages<true>(g, 0, kPageVectors);
+        for (int page = 0; page < b.n_pages; ++page) weigh_rows<T>(g, page, 0, g.n_rows, 0, kPageTokens);
+      } else {
+        const int low = seen.any_begin / 16;
+        const int high = (seen.any_end + 15) / 16;
+        score_page<T>(g, 0, low, high);
+        softmax_pages<false>(g, low, high);
+        weigh_page_partly<T>(g, seen.all_begin, seen.all_end);
       }
-      low /= 16;
-      high = (high + 15) / 16;
-      score_group<T>(g, low, high);
-      softmax_group(g, low, high);
-      weigh_group<T>(g);
     }
   }
 

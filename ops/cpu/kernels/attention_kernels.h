@@ -16,14 +16,18 @@ struct AttentionState {
   float* acc = nullptr;  // (n_rows, v_stride), zeros before the first block
 };
 
-/// One page of one KV head, and the rows that see some of it.
+/// Pages that may be given at once: enough to hide what a page's softmax waits for behind its neighbours'.
+inline constexpr int kBlockPages = 4;
+
+/// Pages of one KV head, adjacent in position, and the rows that see some of them. Several pages only where
+/// every row sees all of them; the result is that of one call a page.
 struct AttentionBlock {
-  const std::byte* keys = nullptr;    // (k_dim, kPageTokens)
-  const std::byte* values = nullptr;  // (kPageTokens, v_stride)
-  const std::byte* next = nullptr;    // keys and values to be read next: fetched ahead; null: none
-  const float* q = nullptr;           // (n_rows, k_dim), scaled
-  const int32_t* begin = nullptr;     // (n_rows) slots that a row sees: [begin, end), never empty
-  const int32_t* end = nullptr;       // (n_rows)
+  KvPageView pages[kBlockPages];
+  int n_pages = 1;
+  KvPageView next;                 // what will be read next: fetched ahead; null: none
+  const float* q = nullptr;        // (n_rows, k_dim), scaled
+  const int32_t* begin = nullptr;  // (n_rows) slots of the page that a row sees: [begin, end), never empty
+  const int32_t* end = nullptr;    // (n_rows)
   AttentionState state;
   int64_t n_rows = 0;
   int64_t k_dim = 0;
