@@ -6,11 +6,9 @@
 #include <cstdint>
 
 #include "ops/cpu/isa.h"
+#include "ops/variants.h"
 
 namespace tandem {
-
-/// The gate of a feed-forward block: silu(g)·u, or gelu(g)·u with the tanh approximation.
-enum class Gate : uint8_t { swiglu, geglu_tanh };
 
 /// out[i] = gate(g[i]) · u[i]; g, u, out: (n); out may be g or u.
 void apply_gate(Gate gate, const float* g, const float* u, int64_t n, float* out, Isa isa = best_isa());

@@ -10,11 +10,9 @@
 #include <vector>
 
 #include "ops/cpu/isa.h"
+#include "ops/variants.h"
 
 namespace tandem {
-
-/// Which elements of a head form a pair: 2i and 2i+1 (llama), or i and i + n_rot/2 (neox).
-enum class RopeStyle : uint8_t { adjacent, halves };
 
 /// cos and sin of position × frequency for a step's tokens. One object per distinct rope base of the model.
 class RopeTable {

@@ -1,0 +1,167 @@
+// What the model needs of a device, in coarse verbs: one verb is what a GPU would like to do in one kernel. A backend owns
+// its weights' layout, the workspace of a step and the KV cache; the model (runtime/model/forward.cpp) calls the verbs in
+// order and puts the collectives between them. Knows neither files nor ranks: a backend sees its own shard only.
+//
+// The workspace of a step, per token: residual (n_embd, fp32) · normed (n_embd, in the forms that its readers want) ·
+// q, k, v rows · attended (local heads) · hidden (local FFN columns) · router choice.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "ops/core/range.h"
+#include "ops/quant/tensor_type.h"
+#include "ops/variants.h"
+
+namespace tandem {
+
+/// How precisely a matrix's input is rounded, where its format computes with integers.
+enum class InputPrecision : uint8_t {
+  normal,  ///< 8 bits a value
+  wide,    ///< 15 bits: where rounding costs most (ffn_down, the head)
+};
+
+/// A shard of a weight matrix in the backend's own layout.
+class Matrix {
+ public:
+  virtual ~Matrix() = default;
+  virtual TensorType type() const = 0;
+  virtual int64_t n_rows() const = 0;
+  virtual int64_t n_cols() const = 0;
+  virtual size_t bytes() const = 0;
+  /// Takes local rows [row_begin, row_begin + n_rows); `rows`: whole rows of the stored matrix, `row_stride` bytes apart.
+  virtual void put_rows(int64_t row_begin, int64_t n_rows, const std::byte* rows, size_t row_stride) = 0;
+};
+
+/// A small fp32 vector on the device (norm weights, biases).
+class Vector {
+ public:
+  virtual ~Vector() = default;
+  virtual int64_t size() const = 0;
+};
+
+/// Everything that sizes a backend's workspace and cache. Local counts: this rank's shard.
+struct BackendShape {
+  int64_t n_layers = 0;
+  int64_t n_embd = 0;
+  int64_t n_kv_heads = 0;
+  std::vector<int32_t> kv_of_head;  // (local query heads), index of the local KV head
+  int64_t head_dim = 0;
+  int64_t n_ff = 0;
+  int64_t n_vocab = 0;
+  int64_t n_experts_used = 0;
+  int64_t max_tokens = 0;   ///< in one step
+  int64_t max_outputs = 0;  ///< rows of logits at once
+  int64_t n_pages = 0;      ///< of the KV cache
+  bool kv_f32 = false;      ///< else f16
+};
+
+/// One step's tokens, grouped by sequence.
+struct StepSequence {
+  int64_t first_token = 0;     ///< index within the step
+  int64_t n_tokens = 0;
+  int32_t first_position = 0;  ///< of its first token
+  std::span<const int32_t> pages;
+};
+struct StepBatch {
+  std::span<const int32_t> tokens;
+  std::span<const StepSequence> sequences;
+};
+
+/// A rotation: what turns q and k of a layer.
+struct RopeSpec {
+  std::vector<double> inverse_frequency;  // (n_rot / 2), radians a position
+  double magnitude = 1.0;                 ///< of cos and sin
+  RopeStyle style = RopeStyle::adjacent;
+};
+
+struct AttentionWeights {
+  const Matrix* q = nullptr;
+  const Matrix* k = nullptr;
+  const Matrix* v = nullptr;
+  const Vector* q_bias = nullptr;  ///< or null, as the next four
+  const Vector* k_bias = nullptr;
+  const Vector* v_bias = nullptr;
+  const Vector* q_norm = nullptr;
+  const Vector* k_norm = nullptr;
+};
+
+struct AttentionSpec {
+  int64_t layer = 0;
+  int rope = 0;          ///< which of the specs given to set_ropes()
+  float scale = 1.0f;    ///< of q·k
+  int64_t window = 0;    ///< positions seen, the own one included; 0: all
+  float norm_eps = 1e-5f;
+};
+
+/// What reads a norm's output, so that it is written in those forms.
+using Readers = std::span<const Matrix* const>;
+
+/// Every rank's partial sums, in rank order, as Communicator::publish() gave them.
+using PartialSlots = std::span<const std::byte* const>;
+
+/// The norm behind a reduction: `post` (or null) is applied to the sum before the residual takes it, then `next` (or null)
+/// norms the residual for `readers`.
+struct NormSpec {
+  const Vector* post = nullptr;
+  const Vector* next = nullptr;
+  float eps = 1e-5f;
+  Readers readers;
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual std::string describe() const = 0;
+
+  // --- loading
+  virtual std::unique_ptr<Matrix> make_matrix(TensorType type, int64_t n_rows, Range cols, InputPrecision precision) = 0;
+  virtual std::unique_ptr<Vector> make_vector(std::span<const float> values) = 0;
+  virtual void set_ropes(std::vector<RopeSpec> ropes) = 0;
+  /// Allocates workspace and cache. Throws Error(unavailable) with the numbers where memory does not suffice.
+  virtual void allocate(const BackendShape& shape) = 0;
+  /// Runs `work(first, last)` over [0, n) in pieces of `grain` on the backend's threads: packing rows at load.
+  virtual void for_each_piece(int64_t n, int64_t grain, void (*work)(void*, Range), void* context) = 0;
+
+  // --- a step, in this order
+  virtual void begin_step(const StepBatch& batch) = 0;
+
+  /// partial: (n_tokens, n_embd) floats; rows of tokens outside `vocab` (this shard's rows) are zeros.
+  virtual void embed(const Matrix& table, Range vocab, std::byte* partial) = 0;
+  /// residual = scale × Σ slots (fp32; one rank's row is not zero); then the first norm.
+  virtual void start_residual(PartialSlots slots, float scale, const NormSpec& norm) = 0;
+
+  virtual void qkv(const AttentionWeights& weights) = 0;
+  /// qk-norm, rotation, append to the cache.
+  virtual void rope_append(const AttentionWeights& weights, const AttentionSpec& spec) = 0;
+  virtual void attend(const AttentionSpec& spec, const Matrix& reader) = 0;
+  /// partial: (n_tokens, n_embd) int64 fixed point (ops/core/fixed_point.h), overwritten.
+  virtual void attention_output(const Matrix& o, int64_t chunk_cols, std::byte* partial) = 0;
+
+  virtual void gate_up(const Matrix& gate, const Matrix& up, Gate gate_kind, const Matrix& reader) = 0;
+  virtual void ffn_down(const Matrix& down, int64_t chunk_cols, std::byte* partial) = 0;
+
+  /// Chooses experts from the router's logits (all experts' router is replicated).
+  virtual void route(const Matrix& router, int64_t n_used) = 0;
+  /// The chosen experts' FFN, weighted by the router, summed: partial as in ffn_down.
+  virtual void expert_ffn(std::span<const std::unique_ptr<Matrix>> gates, std::span<const std::unique_ptr<Matrix>> ups,
+                          std::span<const std::unique_ptr<Matrix>> downs, Gate gate_kind, int64_t chunk_cols,
+                          std::byte* partial) = 0;
+
+  virtual void reduce_add_norm(PartialSlots slots, const NormSpec& norm) = 0;
+
+  /// Norms the residual rows of `outputs` (token indices) and multiplies them with the head's shard.
+  /// Returns logits (n_outputs, head.n_rows()), valid until the next step.
+  virtual std::span<const float> head(std::span<const int64_t> outputs, const Vector& norm, float eps,
+                                      const Matrix& head) = 0;
+
+  virtual size_t weight_bytes() const = 0;
+  virtual size_t cache_bytes() const = 0;
+  virtual size_t workspace_bytes() const = 0;
+};
+
+}  // namespace tandem

@@ -1,0 +1,34 @@
+// How the next token is chosen. Sampling is a function of the logits, the history, the parameters and a counter, never of
+// rank count, batch or call order: noise is a function of (seed, position, token), sums of exponentials are exact, and every
+// rank picks the same token from the same bytes.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace tandem {
+
+struct LogitBias {
+  int32_t token = 0;
+  float bias = 0.0f;
+};
+
+struct SamplingParams {
+  float temperature = 0.8f;  ///< 0 or less: greedy
+  int32_t top_k = 40;        ///< 0: off
+  float top_p = 0.95f;       ///< 1: off
+  float min_p = 0.05f;       ///< 0: off
+  float repeat_penalty = 1.0f;
+  float frequency_penalty = 0.0f;
+  float presence_penalty = 0.0f;
+  int32_t repeat_last_n = 64;  ///< tokens that the penalties look back on; −1: all
+  uint64_t seed = 0;
+  std::vector<LogitBias> bias;
+
+  bool greedy() const { return !(temperature > 0.0f); }
+  bool has_penalties() const {
+    return repeat_penalty != 1.0f || frequency_penalty != 0.0f || presence_penalty != 0.0f;
+  }
+};
+
+}  // namespace tandem

@@ -1,0 +1,130 @@
+// One token's road through the model. A layer is attention and feed-forward, each ending in a row-split product whose partial
+// sums all ranks exchange; everything between two exchanges is local to a rank.
+#include "ops/core/check.h"
+#include "runtime/model/model.h"
+
+namespace tandem {
+namespace {
+
+/// What reads the norm in front of a layer's attention, and the one in front of its feed-forward.
+std::vector<const Matrix*> attention_readers(const LayerWeights& layer) {
+  return {layer.q.get(), layer.k.get(), layer.v.get()};
+}
+std::vector<const Matrix*> ffn_readers(const LayerWeights& layer) {
+  if (!layer.router) return {layer.gate.get(), layer.up.get()};
+  std::vector<const Matrix*> readers = {layer.router.get()};
+  for (const auto& matrix : layer.gates) readers.push_back(matrix.get());
+  for (const auto& matrix : layer.ups) readers.push_back(matrix.get());
+  return readers;
+}
+
+RopeSpec rope_spec(const RopeConfig& rope, const std::vector<float>& factors) {
+  RopeFrequencies frequencies = rope_frequencies(rope, factors);
+  return {std::move(frequencies.inverse), frequencies.magnitude, rope.style};
+}
+
+std::vector<int32_t> local_kv_of_head(const ModelConfig& config, const RankShard& shard) {
+  std::vector<int32_t> out;
+  const int64_t heads_a_kv = config.n_heads / config.n_kv_heads;
+  for (int64_t head = shard.q_heads.begin; head < shard.q_heads.end; ++head) {
+    out.push_back(static_cast<int32_t>(head / heads_a_kv - shard.kv_heads.begin));
+  }
+  return out;
+}
+
+}  // namespace
+
+Model::Model(const GgufFile& file, const ModelConfig& config, const SplitWeights& split,
+             const ModelCapacity& capacity, std::unique_ptr<Backend> backend, Communicator& communicator,
+             const LoadProgress& progress)
+    : config_(config),
+      plan_(file, config, split),
+      shard_(plan_.rank(communicator.rank())),
+      capacity_(capacity),
+      communicator_(communicator),
+      backend_(std::move(backend)),
+      weights_(load_weights(file, config, plan_, communicator, *backend_, load_stats_, progress)) {
+  backend_->set_ropes({rope_spec(config_.rope, weights_.rope_factors), rope_spec(config_.rope_local, {})});
+  BackendShape shape;
+  shape.n_layers = config_.n_layers;
+  shape.n_embd = config_.n_embd;
+  shape.n_kv_heads = shard_.kv_heads.size();
+  shape.kv_of_head = local_kv_of_head(config_, shard_);
+  shape.head_dim = config_.head_dim;
+  shape.n_ff = shard_.ffn.size();
+  shape.n_vocab = shard_.vocab.size();
+  shape.n_experts_used = config_.n_experts_used;
+  shape.max_tokens = capacity_.max_tokens;
+  shape.n_pages = capacity_.n_pages;
+  shape.kv_f32 = capacity_.kv_f32;
+  backend_->allocate(shape);
+  for (const LayerWeights& layer : weights_.layers) {
+    attention_readers_.push_back(attention_readers(layer));
+    ffn_readers_.push_back(ffn_readers(layer));
+  }
+}
+
+/// The norm in front of layer `layer`'s attention, behind a reduction whose sum `post` norms first.
+NormSpec Model::norm_before_attention(int64_t layer, const Vector* post) {
+  NormSpec norm{post, nullptr, config_.norm_eps, {}};
+  if (layer < config_.n_layers) {  // behind the last layer the head norms the rows that it needs
+    norm.next = weights_.layers[static_cast<size_t>(layer)].attention_norm.get();
+    norm.readers = attention_readers_[static_cast<size_t>(layer)];
+  }
+  return norm;
+}
+
+void Model::embed(const StepBatch& batch) {
+  const size_t n_bytes = batch.tokens.size() * static_cast<size_t>(config_.n_embd) * sizeof(float);
+  backend_->embed(*weights_.embedding, shard_.vocab, communicator_.contribution(n_bytes));
+  backend_->start_residual(communicator_.publish(), config_.embedding_scale, norm_before_attention(0, nullptr));
+}
+
+void Model::attention(int64_t index, int64_t n_tokens) {
+  const LayerWeights& layer = weights_.layers[static_cast<size_t>(index)];
+  AttentionSpec spec;
+  spec.layer = index;
+  spec.rope = config_.is_local(index) ? 1 : 0;
+  spec.scale = config_.attention_scale;
+  spec.window = config_.window_of(index);
+  spec.norm_eps = config_.norm_eps;
+
+  backend_->qkv(layer.attention());
+  backend_->rope_append(layer.attention(), spec);
+  backend_->attend(spec, *layer.o);
+  const size_t n_bytes = static_cast<size_t>(n_tokens * config_.n_embd) * sizeof(int64_t);
+  backend_->attention_output(*layer.o, plan_.attention_chunk(), communicator_.contribution(n_bytes));
+  backend_->reduce_add_norm(communicator_.publish(), {layer.attention_post_norm.get(), layer.ffn_norm.get(),
+                                                      config_.norm_eps, ffn_readers_[static_cast<size_t>(index)]});
+}
+
+void Model::feed_forward(int64_t index, int64_t n_tokens) {
+  const LayerWeights& layer = weights_.layers[static_cast<size_t>(index)];
+  const size_t n_bytes = static_cast<size_t>(n_tokens * config_.n_embd) * sizeof(int64_t);
+  if (layer.router) {
+    backend_->route(*layer.router, config_.n_experts_used);
+    backend_->expert_ffn(layer.gates, layer.ups, layer.downs, config_.gate, plan_.ffn_chunk(),
+                         communicator_.contribution(n_bytes));
+  } else {
+    backend_->gate_up(*layer.gate, *layer.up, config_.gate, *layer.down);
+    backend_->ffn_down(*layer.down, plan_.ffn_chunk(), communicator_.contribution(n_bytes));
+  }
+  backend_->reduce_add_norm(communicator_.publish(), norm_before_attention(index + 1, layer.ffn_post_norm.get()));
+}
+
+void Model::forward(const StepBatch& batch) {
+  const auto n_tokens = static_cast<int64_t>(batch.tokens.size());
+  require(n_tokens > 0 && n_tokens <= capacity_.max_tokens, "step has a wrong number of tokens", n_tokens);
+  backend_->begin_step(batch);
+  embed(batch);
+  for (int64_t layer = 0; layer < config_.n_layers; ++layer) {
+    attention(layer, n_tokens);
+    feed_forward(layer, n_tokens);
+  }
+}
+
+std::span<const float> Model::logits(std::span<const int64_t> outputs) {
+  return backend_->head(outputs, *weights_.output_norm, config_.norm_eps, weights_.head());
+}
+
+}  // namespace tandem

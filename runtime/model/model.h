@@ -1,0 +1,64 @@
+// A loaded model on one rank: its weights' shards, its backend, and the forward pass over a step's tokens.
+// Called by runtime/engine. Collective: every rank runs the same step at the same time.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+
+#include "comm/communicator.h"
+#include "ops/verbs.h"
+#include "runtime/gguf/gguf.h"
+#include "runtime/model/config.h"
+#include "runtime/model/shard.h"
+#include "runtime/model/weights.h"
+
+namespace tandem {
+
+/// How much a model can do at once; the same on every rank.
+struct ModelCapacity {
+  int64_t max_tokens = 512;   ///< in one step
+  int64_t n_pages = 0;        ///< of the KV cache
+  bool kv_f32 = false;
+};
+
+class Model {
+ public:
+  /// Loads this rank's share. Collective; errors as load_weights() and Backend::allocate().
+  Model(const GgufFile& file, const ModelConfig& config, const SplitWeights& split, const ModelCapacity& capacity,
+        std::unique_ptr<Backend> backend, Communicator& communicator, const LoadProgress& progress = {});
+
+  const ModelConfig& config() const { return config_; }
+  const ShardPlan& plan() const { return plan_; }
+  const LoadStats& load_stats() const { return load_stats_; }
+  const ModelCapacity& capacity() const { return capacity_; }
+  Backend& backend() { return *backend_; }
+  Communicator& communicator() { return communicator_; }
+  Range vocab() const { return shard_.vocab; }
+
+  /// Runs `batch` through all layers.
+  void forward(const StepBatch& batch);
+
+  /// The logits of the tokens `outputs` (indices within the last forward()'s step) over this rank's vocabulary rows:
+  /// (n_outputs, vocab().size()), valid until the next call. Local: no exchange.
+  std::span<const float> logits(std::span<const int64_t> outputs);
+
+ private:
+  void embed(const StepBatch& batch);
+  void attention(int64_t layer, int64_t n_tokens);
+  void feed_forward(int64_t layer, int64_t n_tokens);
+  NormSpec norm_before_attention(int64_t layer, const Vector* post);
+
+  ModelConfig config_;
+  ShardPlan plan_;
+  RankShard shard_;
+  ModelCapacity capacity_;
+  Communicator& communicator_;
+  std::unique_ptr<Backend> backend_;
+  LoadStats load_stats_;
+  ModelWeights weights_;
+  std::vector<std::vector<const Matrix*>> attention_readers_;  // a layer each: what reads its first norm
+  std::vector<std::vector<const Matrix*>> ffn_readers_;        // and its second
+};
+
+}  // namespace tandem
