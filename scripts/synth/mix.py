@@ -159,7 +159,7 @@ def _by_rule(model, tensor, mix):
 
 
 def _is_quantised(tensor):
-    return len(tensor.dims) > 1 and not tensor.is_norm and "ffn_gate_inp" not in tensor.name
+    return len(tensor.dims) > 1 and "ffn_gate_inp" not in tensor.name
 
 
 def types(model, tensors, wanted, pure=False):

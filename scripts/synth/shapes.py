@@ -36,12 +36,12 @@ class Model:
 
 @dataclasses.dataclass
 class Tensor:
-    """One entry of the tensor directory. `std` is of the weights, or of what is added to 1 for a norm."""
+    """One entry of the tensor directory; `mean` and `std` are of its weights."""
 
     name: str
     dims: tuple
     std: float
-    is_norm: bool = False
+    mean: float = 0.0
 
     @property
     def n_elements(self):
@@ -177,18 +177,19 @@ def _layer(model, i):
     n_q, n_kv = model.n_heads * model.head_dim, model.n_kv_heads * model.head_dim
     into, back = 1 / math.sqrt(model.n_embd), 2 / math.sqrt(2 * model.n_layers)
     out = [
-        Tensor("attn_norm.weight", (model.n_embd,), 0.1, True),
+        Tensor("attn_norm.weight", (model.n_embd,), 0.1, 1.0),
         Tensor("attn_q.weight", (model.n_embd, n_q), into),
         Tensor("attn_k.weight", (model.n_embd, n_kv), into),
         Tensor("attn_v.weight", (model.n_embd, n_kv), into),
         Tensor("attn_output.weight", (n_q, model.n_embd), back / math.sqrt(n_q)),
-        Tensor("ffn_norm.weight", (model.n_embd,), 0.1, True),
+        Tensor("ffn_norm.weight", (model.n_embd,), 0.1, 1.0),
     ]
     if model.arch == "qwen2":
         out += [Tensor(f"attn_{x}.bias", (n,), 0.3) for x, n in (("q", n_q), ("k", n_kv), ("v", n_kv))]
     if model.arch == "gemma3":
-        out += [Tensor(f"attn_{x}_norm.weight", (model.head_dim,), 0.1, True) for x in "qk"]
-        out += [Tensor(f"post_{x}_norm.weight", (model.n_embd,), 0.1, True) for x in ("attention", "ffw")]
+        out += [Tensor(f"attn_{x}_norm.weight", (model.head_dim,), 0.1, 1.0) for x in "qk"]
+        # Large, so that the layers outweigh the scaled embedding: else a tied head would repeat its input.
+        out += [Tensor(f"post_{x}_norm.weight", (model.n_embd,), 0.6, 6.0) for x in ("attention", "ffw")]
     experts, suffix = ((model.n_experts,), "_exps") if model.n_experts else ((), "")
     if model.n_experts:
         out.append(Tensor("ffn_gate_inp.weight", (model.n_embd, model.n_experts), into))
@@ -210,7 +211,7 @@ def tensors(model):
         out.append(Tensor("rope_freqs.weight", (model.head_dim // 2,), 0.0))
     for i in range(model.n_layers):
         out += _layer(model, i)
-    out.append(Tensor("output_norm.weight", (model.n_embd,), 0.1, True))
+    out.append(Tensor("output_norm.weight", (model.n_embd,), 0.1, 1.0))
     if not model.tied:
         out.append(Tensor("output.weight", (model.n_embd, model.n_vocab), head_std))
     return out

@@ -24,9 +24,9 @@ class Weights:
         name = self._types[tensor.name]
         if tensor.name == "rope_freqs.weight":
             yield np.float32(shapes.llama3_rope_factors(self._model)).view(np.uint8)
-        elif tensor.is_norm or len(tensor.dims) == 1:
+        elif len(tensor.dims) == 1:
             values = self._rng.standard_normal(tensor.dims[0], dtype=np.float32) * np.float32(tensor.std)
-            yield (values + np.float32(tensor.is_norm)).view(np.uint8)
+            yield (values + np.float32(tensor.mean)).view(np.uint8)
         else:
             n_blocks = tensor.n_elements // mix.block_elements(name)
             is_head = tensor.name in (
