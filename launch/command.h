@@ -27,6 +27,12 @@ struct Command {
   int (*run)(Job& job, const Arguments& arguments);
 };
 
+int run_command(Job& job, const Arguments& arguments);
+int chat_command(Job& job, const Arguments& arguments);
+int bench_command(Job& job, const Arguments& arguments);
+int perplexity_command(Job& job, const Arguments& arguments);
+int logits_command(Job& job, const Arguments& arguments);
+int tokenize_command(Job& job, const Arguments& arguments);
 int version_command(Job& job, const Arguments& arguments);
 
 }  // namespace tandem

@@ -15,6 +15,12 @@ namespace tandem {
 namespace {
 
 constexpr std::array kCommands = {
+    Command{"run", "continue a prompt, or answer it", run_command},
+    Command{"chat", "converse at the terminal", chat_command},
+    Command{"bench", "measure prompt and generation speed", bench_command},
+    Command{"perplexity", "measure how well a model predicts a text", perplexity_command},
+    Command{"logits", "write the logits of every token of a text", logits_command},
+    Command{"tokenize", "print a text's token ids", tokenize_command},
     Command{"version", "print versions and what is built in", version_command},
 };
 

@@ -1,0 +1,145 @@
+// tandem chat: a conversation at the terminal. Each line is a message; the cache keeps what was said, so that only the new
+// part is computed. Enter stops an answer (mpirun keeps Ctrl-C for itself), an empty line or Ctrl-D ends the program.
+#include <fmt/format.h>
+#include <poll.h>
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <optional>
+
+#include "comm/process.h"
+#include "launch/command.h"
+#include "launch/generation.h"
+#include "launch/job.h"
+#include "launch/option_parser.h"
+#include "launch/options.h"
+#include "launch/progress.h"
+#include "launch/session.h"
+#include "ops/core/error.h"
+
+namespace tandem {
+namespace {
+
+/// Lines from standard input, readable while an answer is being generated.
+class LineInput {
+ public:
+  /// The next line, waiting for it; nothing at the end of input or when a signal came.
+  std::optional<std::string> wait() {
+    while (true) {
+      if (std::optional<std::string> line = take_line()) return line;
+      if (ended_ || pending_signal() != 0) return {};
+      read_some(kWaitMs);
+    }
+  }
+  /// A line that is already there.
+  std::optional<std::string> try_get() {
+    read_some(0);
+    return take_line();
+  }
+
+ private:
+  static constexpr int kWaitMs = 100;
+
+  std::optional<std::string> take_line() {
+    const size_t end = buffer_.find('\n');
+    if (end == std::string::npos) {
+      if (!ended_ || buffer_.empty()) return {};
+      return std::exchange(buffer_, {});
+    }
+    std::string line = buffer_.substr(0, end);
+    buffer_.erase(0, end + 1);
+    return line;
+  }
+  void read_some(int wait_ms) {
+    pollfd input{STDIN_FILENO, POLLIN, 0};
+    if (ended_ || ::poll(&input, 1, wait_ms) <= 0) return;
+    char bytes[4096];
+    const ssize_t n = ::read(STDIN_FILENO, bytes, sizeof(bytes));
+    if (n > 0) buffer_.append(bytes, static_cast<size_t>(n));
+    if (n == 0) ended_ = true;
+  }
+
+  std::string buffer_;
+  bool ended_ = false;
+};
+
+/// Talks until the input ends. Returns the exit code.
+int converse(Session& session, const ChatTemplate& chat_template, const ChatOptions& chat, Generation& generation,
+             int64_t n_predict) {
+  constexpr int64_t kConversation = 1;  // the engine session whose cache holds it
+  LineInput input;
+  std::vector<ChatMessage> messages;
+  if (!chat.system.empty()) messages.push_back({"system", chat.system});
+  bool interrupted = false;
+  generation.set_interrupt([&] {
+    const int signal = pending_signal();
+    interrupted = signal == SIGINT || input.try_get().has_value();
+    if (signal == SIGINT) clear_pending_signal();
+    return interrupted;
+  });
+  while (true) {
+    print_result("> ");
+    note_phase("idle");
+    const std::optional<std::string> line = input.wait();
+    if (const int signal = pending_signal(); signal != 0) return 128 + signal;
+    if (!line || line->empty()) return 0;
+    messages.push_back({"user", *line});
+    std::vector<int32_t> tokens = encode_chat(chat_template, messages, session.tokenizer());
+    if (static_cast<int64_t>(tokens.size()) >= session.engine().options().context_tokens) {
+      spdlog::warn("the conversation no longer fits the context of {} tokens; it starts anew",
+                   session.engine().options().context_tokens);
+      messages.clear();
+      if (!chat.system.empty()) messages.push_back({"system", chat.system});
+      continue;
+    }
+    interrupted = false;
+    const int code = generation.run(
+        std::move(tokens), n_predict,
+        [](const std::string& piece) {
+          print_result(piece);
+          return true;
+        },
+        kConversation);
+    print_result(interrupted ? " [stopped]\n" : "\n");
+    if (code != 0) return code;
+    messages.push_back({"assistant", generation.text()});
+    generation.report();
+  }
+}
+
+}  // namespace
+
+int chat_command(Job& job, const Arguments& arguments) {
+  OptionParser parser("chat", "Converse with a model",
+                      "One message a line. Enter stops an answer; an empty line or Ctrl-D ends the chat.");
+  ModelOptions model;
+  SamplingOptions sampling;
+  ChatOptions chat;
+  int64_t n_predict = -1;
+  std::vector<std::string> stops;
+  add_model_options(parser, model);
+  add_sampling_options(parser, sampling);
+  add_chat_options(parser, chat);
+  parser.add_integer("n-predict,n", n_predict, -1, 1 << 30, "most tokens of an answer; -1: until the context is full");
+  if (!parser.parse(arguments)) return 0;
+  require_model(parser, model);
+
+  Communicator& communicator = job.start();
+  note_phase("load");
+  LoadBar bar(model.progress, communicator.rank());
+  SessionOptions options = session_options(model);
+  options.on_progress = bar.callback();
+  Session session(options, communicator);
+  bar.finish();
+  report_load(session, communicator);
+  if (communicator.rank() != 0) return session.engine().follow();
+
+  const ChatTemplate chat_template = open_chat_template(chat, session.file());
+  Generation generation(session, sampling_params(sampling), stops, sampling.ignore_eos);
+  const int code = converse(session, chat_template, chat, generation, n_predict);
+  session.engine().shutdown(code);
+  return code;
+}
+
+}  // namespace tandem

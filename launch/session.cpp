@@ -1,0 +1,93 @@
+#include "launch/session.h"
+
+#include <fmt/format.h>
+
+#include <cerrno>
+#include <chrono>
+#include <cstdio>
+#include <cstring>
+
+#include "comm/process.h"
+#include "ops/core/error.h"
+#include "ops/cpu/backend.h"
+#include "ops/cpu/kv_cache.h"
+
+namespace tandem {
+namespace {
+
+/// More ranks than there are units to deal would leave some without any work.
+void check_rank_count(const ModelConfig& config, const Communicator& communicator) {
+  const int64_t most = std::max(config.n_heads, ceil_div(config.n_ff, ffn_unit(config.n_ff)));
+  if (communicator.size() > most) {
+    throw Error(ExitCode::usage,
+                fmt::format("{} ranks are more than this model can be split into ({} heads, {} FFN units)",
+                            communicator.size(), config.n_heads, ceil_div(config.n_ff, ffn_unit(config.n_ff))),
+                fmt::format("start at most {} ranks", most));
+  }
+}
+
+}  // namespace
+
+SessionOptions session_options(const ModelOptions& model) {
+  if (model.backend == "cuda") {
+    throw Error(ExitCode::unavailable, "--backend cuda: this build has no CUDA backend", "build with the preset cuda");
+  }
+  if (model.cache_type_k != model.cache_type_v) {
+    throw Error(ExitCode::usage, "the cache's keys and values must have the same type",
+                "give --cache-type-k and --cache-type-v the same value");
+  }
+  SessionOptions options;
+  options.model_path = model.model;
+  options.split = model.split;
+  options.n_threads = model.n_threads;
+  options.context_tokens = model.n_ctx;
+  options.batch_tokens = model.n_batch;
+  options.kv_f32 = model.cache_type_k == "f32";
+  return options;
+}
+
+int run_until_idle(Engine& engine) {
+  while (engine.busy()) {
+    if (const int signal = pending_signal(); signal != 0) return 128 + signal;
+    engine.step();
+  }
+  return 0;
+}
+
+void print_result(const std::string& text) {
+  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0) {
+    throw Error(ExitCode::io, fmt::format("can't write to standard output: {}", std::strerror(errno)));
+  }
+}
+
+Session::Session(const SessionOptions& options, Communicator& communicator)
+    : file_(GgufFile::open(options.model_path)), config_(ModelConfig::from_gguf(file_)) {
+  const auto start = std::chrono::steady_clock::now();
+  check_rank_count(config_, communicator);
+  const SplitWeights split = options.split.empty() ? SplitWeights(communicator.size())
+                                                   : SplitWeights(options.split);
+  if (options.wants_tokenizer && communicator.rank() == 0) tokenizer_ = Tokenizer::from_gguf(file_);
+
+  EngineOptions engine_options;
+  engine_options.context_tokens =
+      options.context_tokens > 0 ? options.context_tokens : std::min(config_.n_ctx_train, kDefaultContext);
+  engine_options.batch_tokens = options.batch_tokens;
+
+  placement_ = place_on_cpus(options.n_threads, communicator);
+  communicator.set_threads_per_rank(placement_.n_threads);
+  CpuBackendOptions cpu;
+  cpu.n_threads = placement_.n_threads;
+  cpu.cpus = placement_.cpus;
+  cpu.spin_us = placement_.spin_us;
+
+  ModelCapacity capacity;
+  capacity.max_tokens = options.batch_tokens + options.n_sequences;
+  capacity.n_pages = options.n_sequences * ceil_div(engine_options.context_tokens, kPageTokens);
+  capacity.kv_f32 = options.kv_f32;
+  model_ = std::make_unique<Model>(file_, config_, split, capacity, make_cpu_backend(cpu), communicator,
+                                   options.on_progress);
+  engine_ = std::make_unique<Engine>(*model_, engine_options);
+  load_seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+}  // namespace tandem

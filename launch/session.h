@@ -1,0 +1,65 @@
+// A model opened for work on all ranks: file, configuration, tokenizer (rank 0), backend, model, engine. What every command
+// that computes begins with.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "comm/communicator.h"
+#include "launch/options.h"
+#include "launch/placement.h"
+#include "runtime/engine/engine.h"
+#include "runtime/model/model.h"
+#include "runtime/text/tokenizer.h"
+
+namespace tandem {
+
+struct SessionOptions {
+  std::string model_path;
+  std::vector<double> split;    ///< shares of the ranks, or empty for equal ones
+  int n_threads = 0;            ///< a rank; 0: as many as its cores
+  int64_t context_tokens = 0;   ///< of one sequence; 0: the model's own, at most kDefaultContext
+  int64_t n_sequences = 1;      ///< that shall fit into the cache at once
+  int64_t batch_tokens = 512;
+  bool kv_f32 = false;
+  bool wants_tokenizer = true;
+  std::function<void(uint64_t done, uint64_t total)> on_progress;  ///< called on every rank
+};
+
+inline constexpr int64_t kDefaultContext = 4096;
+
+/// What the common flags ask for. Throws Error{usage} for combinations that tandem can't do.
+SessionOptions session_options(const ModelOptions& model);
+
+/// Steps until the engine is idle or a signal came; returns 0 or 128 + signal. Rank 0 only.
+int run_until_idle(Engine& engine);
+
+/// Writes a command's result to stdout. Throws Error{io} where it can't.
+void print_result(const std::string& text);
+
+class Session {
+ public:
+  /// Collective. Throws what opening, tokenizer and loading throw.
+  Session(const SessionOptions& options, Communicator& communicator);
+
+  const GgufFile& file() const { return file_; }
+  const ModelConfig& config() const { return config_; }
+  const Tokenizer& tokenizer() const { return *tokenizer_; }  ///< rank 0, where wants_tokenizer
+  const CpuPlacement& placement() const { return placement_; }
+  Model& model() { return *model_; }
+  Engine& engine() { return *engine_; }
+  /// Seconds from the session's begin to a loaded model.
+  double load_seconds() const { return load_seconds_; }
+
+ private:
+  GgufFile file_;
+  ModelConfig config_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  CpuPlacement placement_;
+  std::unique_ptr<Model> model_;
+  std::unique_ptr<Engine> engine_;
+  double load_seconds_ = 0.0;
+};
+
+}  // namespace tandem
