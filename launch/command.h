@@ -33,6 +33,7 @@ int bench_command(Job& job, const Arguments& arguments);
 int perplexity_command(Job& job, const Arguments& arguments);
 int logits_command(Job& job, const Arguments& arguments);
 int tokenize_command(Job& job, const Arguments& arguments);
+int inspect_command(Job& job, const Arguments& arguments);
 int version_command(Job& job, const Arguments& arguments);
 
 }  // namespace tandem

@@ -20,6 +20,7 @@ constexpr std::array kCommands = {
     Command{"bench", "measure prompt and generation speed", bench_command},
     Command{"perplexity", "measure how well a model predicts a text", perplexity_command},
     Command{"logits", "write the logits of every token of a text", logits_command},
+    Command{"inspect", "show a file's metadata, tensors and shards", inspect_command},
     Command{"tokenize", "print a text's token ids", tokenize_command},
     Command{"version", "print versions and what is built in", version_command},
 };

@@ -64,6 +64,13 @@ void read_bias(const OptionParser& parser, const std::string& text, const std::s
 
 }  // namespace
 
+void add_split_option(OptionParser& parser, ModelOptions& options) {
+  parser.add_custom("split", "A,B,…", "relative shares of the ranks", "equal", false,
+                    [&parser, &options](const std::string& text, const std::string& origin) {
+                      read_split(parser, text, origin, options.split);
+                    });
+}
+
 void add_model_options(OptionParser& parser, ModelOptions& options) {
   parser.add_text("model,m", options.model, "FILE", "the model, a GGUF file (the first part of a split one)");
   parser.add_choice("backend", options.backend, {"auto", "cpu", "cuda"}, "what computes");
@@ -72,12 +79,9 @@ void add_model_options(OptionParser& parser, ModelOptions& options) {
   parser.add_integer("threads,t", options.n_threads, 0, kMostThreads,
                      "threads of each rank; 0: its share of the cores");
   parser.add_integer("ctx-size,c", options.n_ctx, 0, kMostPositions,
-                     "positions of a sequence; 0: as many as the model was trained on");
+                     "positions of a sequence; 0: as many as the model was trained on, at most 4096");
   parser.add_integer("batch-size,b", options.n_batch, 1, kMostBatch, "prompt tokens in one step");
-  parser.add_custom("split", "A,B,…", "relative shares of the ranks", "equal", false,
-                    [&parser, &options](const std::string& text, const std::string& origin) {
-                      read_split(parser, text, origin, options.split);
-                    });
+  add_split_option(parser, options);
   parser.add_choice("cache-type-k,ctk", options.cache_type_k, {"f16", "f32"}, "type of the cached keys");
   parser.add_choice("cache-type-v,ctv", options.cache_type_v, {"f16", "f32"}, "type of the cached values");
   parser.add_choice("progress", options.progress, {"auto", "on", "off"}, "a bar while loading");

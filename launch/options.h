@@ -20,7 +20,7 @@ struct ModelOptions {
   std::string backend = "auto";      ///< --backend auto|cpu|cuda
   std::string comm = "auto";         ///< --comm auto|peer|nccl|mpi
   int n_threads = 0;                 ///< -t: threads of each rank; 0: its share of the cores
-  int n_ctx = 0;                     ///< -c: positions of a sequence; 0: as many as the model was trained on
+  int n_ctx = 0;                     ///< -c: positions of a sequence; 0: the model's own, at most 4096
   int n_batch = 512;                 ///< -b: prompt tokens in one step
   std::vector<double> split;         ///< --split: relative shares of the ranks; empty: equal
   std::string cache_type_k = "f16";  ///< -ctk f16|f32
@@ -30,6 +30,8 @@ struct ModelOptions {
   bool operator==(const ModelOptions&) const = default;
 };
 void add_model_options(OptionParser& parser, ModelOptions& options);
+/// --split alone, for commands that only look at a model.
+void add_split_option(OptionParser& parser, ModelOptions& options);
 /// Throws Error{usage} unless a model is named.
 void require_model(const OptionParser& parser, const ModelOptions& options);
 /// Throws Error{usage} where --split names another number of ranks than there are.
