@@ -15,7 +15,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 /// Special tokens as a template wants them written; "" where the vocabulary has none.
 std::string special_text(const Tokenizer& tokenizer, int32_t id) {
@@ -26,7 +28,8 @@ std::string special_text(const Tokenizer& tokenizer, int32_t id) {
 
 void add_chat_options(OptionParser& parser, ChatOptions& options) {
   parser.add_text("system-prompt,sys", options.system, "TEXT", "the system message of a chat");
-  parser.add_text("chat-template-file", options.template_file, "FILE", "a Jinja template in place of the model's own");
+  parser.add_text("chat-template-file", options.template_file, "FILE",
+                  "a Jinja template in place of the model's own");
 }
 
 ChatTemplate open_chat_template(const ChatOptions& options, const GgufFile& file) {
@@ -37,7 +40,8 @@ ChatTemplate open_chat_template(const ChatOptions& options, const GgufFile& file
 std::vector<int32_t> encode_chat(const ChatTemplate& chat_template, const std::vector<ChatMessage>& messages,
                                  const Tokenizer& tokenizer) {
   const std::string bos = special_text(tokenizer, tokenizer.bos());
-  const std::string text = chat_template.render(messages, true, bos, special_text(tokenizer, tokenizer.eos()));
+  const std::string text =
+      chat_template.render(messages, true, bos, special_text(tokenizer, tokenizer.eos()));
   // Most templates write BOS themselves; it must not come twice.
   const bool has_bos = !bos.empty() && text.starts_with(bos);
   return tokenizer.encode(text, {.add_special = !has_bos, .parse_special = true});
@@ -53,7 +57,8 @@ SamplingParams sampling_params(const SamplingOptions& options) {
   params.repeat_last_n = options.repeat_last_n;
   params.frequency_penalty = static_cast<float>(options.frequency_penalty);
   params.presence_penalty = static_cast<float>(options.presence_penalty);
-  for (const auto& [token, bias] : options.logit_bias) params.bias.push_back({token, static_cast<float>(bias)});
+  for (const auto& [token, bias] : options.logit_bias)
+    params.bias.push_back({token, static_cast<float>(bias)});
   if (options.seed) {
     params.seed = *options.seed;
   } else {
@@ -66,13 +71,13 @@ SamplingParams sampling_params(const SamplingOptions& options) {
 void report_load(Session& session, Communicator& communicator) {
   Model& model = session.model();
   const LoadStats& stats = model.load_stats();
-  const std::string mine =
-      fmt::format("{}; {}; weights {:.1f} MiB, KV cache {:.1f} MiB; read {:.1f} MiB of the file's {:.1f} in {} runs",
-                  model.backend().describe(), session.placement().reason,
-                  static_cast<double>(model.backend().weight_bytes()) / 0x1p20,
-                  static_cast<double>(model.backend().cache_bytes()) / 0x1p20,
-                  static_cast<double>(stats.bytes_read) / 0x1p20, static_cast<double>(stats.bytes_total) / 0x1p20,
-                  stats.n_reads);
+  const std::string mine = fmt::format(
+      "{}; {}; weights {:.1f} MiB, KV cache {:.1f} MiB; read {:.1f} MiB of the file's {:.1f} in {} runs",
+      model.backend().describe(), session.placement().reason,
+      static_cast<double>(model.backend().weight_bytes()) / 0x1p20,
+      static_cast<double>(model.backend().cache_bytes()) / 0x1p20,
+      static_cast<double>(stats.bytes_read) / 0x1p20, static_cast<double>(stats.bytes_total) / 0x1p20,
+      stats.n_reads);
   const std::vector<std::string> all = communicator.gather_text(mine);
   if (communicator.rank() != 0) return;
   for (size_t r = 0; r < all.size(); ++r) spdlog::debug("rank {}: {}", r, all[r]);
@@ -130,7 +135,8 @@ void Generation::report() const {
   spdlog::info("prompt {} tokens, {:.1f} tokens/s; first token after {:.3f} s", n_prompt_,
                static_cast<double>(n_prompt_) / first_token_s_, first_token_s_);
   if (n_new_ > 1 && generation_s > 0.0) {
-    spdlog::info("generated {} tokens, {:.1f} tokens/s", n_new_, static_cast<double>(n_new_ - 1) / generation_s);
+    spdlog::info("generated {} tokens, {:.1f} tokens/s", n_new_,
+                 static_cast<double>(n_new_ - 1) / generation_s);
   }
 }
 

@@ -33,12 +33,16 @@ void report_load(Session& session, Communicator& communicator);
 class Generation {
  public:
   Generation(Session& session, SamplingParams sampling, std::vector<std::string> stops, bool ignore_eos)
-      : session_(session), sampling_(std::move(sampling)), stops_(std::move(stops)), ignore_eos_(ignore_eos) {}
+      : session_(session),
+        sampling_(std::move(sampling)),
+        stops_(std::move(stops)),
+        ignore_eos_(ignore_eos) {}
 
-  /// Generates at most `n_predict` tokens (−1: until the context is full). `on_text` gets each piece; false ends the
-  /// answer. `keep` names an engine session whose cache is continued (0: none). Returns 0, or 128 + signal.
-  int run(std::vector<int32_t> tokens, int64_t n_predict, const std::function<bool(const std::string&)>& on_text,
-          int64_t keep = 0);
+  /// Generates at most `n_predict` tokens (−1: until the context is full). `on_text` gets each piece; false
+  /// ends the answer. `keep` names an engine session whose cache is continued (0: none). Returns 0, or 128 +
+  /// signal.
+  int run(std::vector<int32_t> tokens, int64_t n_predict,
+          const std::function<bool(const std::string&)>& on_text, int64_t keep = 0);
 
   /// Asked before every step; true ends the answer at once (the user interrupted it).
   void set_interrupt(std::function<bool()> interrupt) { interrupt_ = std::move(interrupt); }

@@ -9,7 +9,9 @@
 
 namespace tandem {
 
-void NpyWriter::fail() const { throw Error(ExitCode::io, fmt::format("{}: {}", path_, std::strerror(errno))); }
+void NpyWriter::fail() const {
+  throw Error(ExitCode::io, fmt::format("{}: {}", path_, std::strerror(errno)));
+}
 
 NpyWriter::NpyWriter(const std::string& path, int64_t n_rows, int64_t n_cols)
     : path_(path), file_(std::fopen(path.c_str(), "wb")) {
@@ -21,7 +23,15 @@ NpyWriter::NpyWriter(const std::string& path, int64_t n_rows, int64_t n_cols)
   header.append(63 - (kBeforeText + header.size()) % 64, ' ');
   header.push_back('\n');
   const auto length = static_cast<uint16_t>(header.size());
-  const char start[kBeforeText] = {'\x93', 'N', 'U', 'M', 'P', 'Y', 1, 0, static_cast<char>(length & 0xff),
+  const char start[kBeforeText] = {'\x93',
+                                   'N',
+                                   'U',
+                                   'M',
+                                   'P',
+                                   'Y',
+                                   1,
+                                   0,
+                                   static_cast<char>(length & 0xff),
                                    static_cast<char>(length >> 8)};
   if (std::fwrite(start, 1, kBeforeText, file_.get()) != kBeforeText ||
       std::fwrite(header.data(), 1, header.size(), file_.get()) != header.size()) {

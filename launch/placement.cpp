@@ -25,7 +25,8 @@ Topology load_topology() {
   hwloc_topology_t raw = nullptr;
   if (hwloc_topology_init(&raw) != 0) throw Error(ExitCode::unavailable, "hwloc can't start");
   Topology topology(raw);
-  if (hwloc_topology_load(raw) != 0) throw Error(ExitCode::unavailable, "hwloc can't read this machine's topology");
+  if (hwloc_topology_load(raw) != 0)
+    throw Error(ExitCode::unavailable, "hwloc can't read this machine's topology");
   return topology;
 }
 
@@ -35,11 +36,13 @@ std::vector<int> first_cpu_of_cores(hwloc_topology_t topology, hwloc_const_bitma
   const int n_cores = hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_CORE);
   for (int i = 0; i < n_cores; ++i) {
     const Bitmap allowed(hwloc_bitmap_alloc());
-    hwloc_bitmap_and(allowed.get(), hwloc_get_obj_by_type(topology, HWLOC_OBJ_CORE, static_cast<unsigned>(i))->cpuset, mask);
+    hwloc_bitmap_and(allowed.get(),
+                     hwloc_get_obj_by_type(topology, HWLOC_OBJ_CORE, static_cast<unsigned>(i))->cpuset, mask);
     if (!hwloc_bitmap_iszero(allowed.get())) cpus.push_back(hwloc_bitmap_first(allowed.get()));
   }
   if (cpus.empty()) {  // a machine that tells of no cores
-    for (int cpu = hwloc_bitmap_first(mask); cpu >= 0; cpu = hwloc_bitmap_next(mask, cpu)) cpus.push_back(cpu);
+    for (int cpu = hwloc_bitmap_first(mask); cpu >= 0; cpu = hwloc_bitmap_next(mask, cpu))
+      cpus.push_back(cpu);
   }
   return cpus;
 }
@@ -50,9 +53,12 @@ CpuPlacement place_on_cpus(int n_threads, Communicator& communicator) {
   const Topology topology = load_topology();
   const hwloc_const_bitmap_t machine = hwloc_topology_get_allowed_cpuset(topology.get());
   const Bitmap bound(hwloc_bitmap_alloc());
-  if (hwloc_get_cpubind(topology.get(), bound.get(), HWLOC_CPUBIND_PROCESS) != 0) hwloc_bitmap_copy(bound.get(), machine);
-  const bool launcher_bound = hwloc_bitmap_isincluded(bound.get(), machine) && !hwloc_bitmap_isequal(bound.get(), machine);
-  // All ranks of a node must agree on who deals the cores: one that the launcher bound is enough to leave it to the launcher.
+  if (hwloc_get_cpubind(topology.get(), bound.get(), HWLOC_CPUBIND_PROCESS) != 0)
+    hwloc_bitmap_copy(bound.get(), machine);
+  const bool launcher_bound =
+      hwloc_bitmap_isincluded(bound.get(), machine) && !hwloc_bitmap_isequal(bound.get(), machine);
+  // All ranks of a node must agree on who deals the cores: one that the launcher bound is enough to leave it
+  // to the launcher.
   const bool nobody_bound = communicator.all_agree(!launcher_bound);
 
   const std::vector<int> all = first_cpu_of_cores(topology.get(), machine);
@@ -62,7 +68,8 @@ CpuPlacement place_on_cpus(int n_threads, Communicator& communicator) {
     const std::vector<int> mine = first_cpu_of_cores(topology.get(), bound.get());
     placement.n_threads = n_threads > 0 ? n_threads : static_cast<int>(mine.size());
     placement.spin_us = placement.n_threads > static_cast<int>(mine.size()) ? 0 : placement.spin_us;
-    placement.reason = fmt::format("{} threads on the {} cores that the launcher bound", placement.n_threads, mine.size());
+    placement.reason =
+        fmt::format("{} threads on the {} cores that the launcher bound", placement.n_threads, mine.size());
     return placement;
   }
   const int n_ranks = communicator.node_size();
@@ -72,10 +79,12 @@ CpuPlacement place_on_cpus(int n_threads, Communicator& communicator) {
   // Binding is for when every thread gets a core of its own, on every rank.
   if (communicator.all_agree(placement.n_threads <= last - first)) {
     placement.cpus.assign(all.begin() + first, all.begin() + first + placement.n_threads);
-    placement.reason = fmt::format("{} threads bound to CPUs {}", placement.n_threads, fmt::join(placement.cpus, ","));
+    placement.reason =
+        fmt::format("{} threads bound to CPUs {}", placement.n_threads, fmt::join(placement.cpus, ","));
   } else {
     placement.spin_us = 0;
-    placement.reason = fmt::format("{} threads, not bound: {} ranks on {} cores", placement.n_threads, n_ranks, n_cores);
+    placement.reason =
+        fmt::format("{} threads, not bound: {} ranks on {} cores", placement.n_threads, n_ranks, n_cores);
   }
   return placement;
 }

@@ -15,8 +15,8 @@ struct CpuPlacement {
   std::string reason;     ///< in words, for -v
 };
 
-/// Deals the node's cores to its ranks. `n_threads` 0: as many as this rank's cores. Where the launcher has bound the
-/// process (its mask is smaller than the node's), that binding is kept. Collective.
+/// Deals the node's cores to its ranks. `n_threads` 0: as many as this rank's cores. Where the launcher has
+/// bound the process (its mask is smaller than the node's), that binding is kept. Collective.
 CpuPlacement place_on_cpus(int n_threads, Communicator& communicator);
 
 }  // namespace tandem

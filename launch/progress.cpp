@@ -29,8 +29,9 @@ void LoadBar::show(uint64_t done, uint64_t total) {
   const double share = total == 0 ? 1.0 : static_cast<double>(done) / static_cast<double>(total);
   const double seconds = std::chrono::duration<double>(last_ - start_).count();
   const int filled = static_cast<int>(share * kWidth);
-  fmt::print(stderr, "\rloading [{:<{}}] {:3.0f} % {:.2f} GB/s ", std::string(static_cast<size_t>(filled), '#'), kWidth,
-             share * 100.0, static_cast<double>(done) / 1e9 / std::max(seconds, 1e-3));
+  fmt::print(stderr, "\rloading [{:<{}}] {:3.0f} % {:.2f} GB/s ",
+             std::string(static_cast<size_t>(filled), '#'), kWidth, share * 100.0,
+             static_cast<double>(done) / 1e9 / std::max(seconds, 1e-3));
   std::fflush(stderr);
 }
 

@@ -18,7 +18,9 @@ void PerplexityEstimate::add(double nll) {
   sum_of_squares_ += nll * nll;
 }
 
-double PerplexityEstimate::perplexity() const { return std::exp(sum_ / static_cast<double>(count_)); }
+double PerplexityEstimate::perplexity() const {
+  return std::exp(sum_ / static_cast<double>(count_));
+}
 
 double PerplexityEstimate::error() const {
   if (count_ < 2) return 0.0;
@@ -28,7 +30,8 @@ double PerplexityEstimate::error() const {
   return perplexity() * std::sqrt(variance / (n - 1.0));
 }
 
-PerplexityEstimate score_text(Engine& engine, std::span<const int32_t> tokens, int64_t chunk_tokens, int32_t bos,
+PerplexityEstimate score_text(Engine& engine, std::span<const int32_t> tokens, int64_t chunk_tokens,
+                              int32_t bos,
                               const std::function<void(int64_t chunk, const PerplexityEstimate&)>& on_chunk,
                               const std::function<bool()>& keep_going) {
   PerplexityEstimate estimate;

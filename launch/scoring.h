@@ -1,4 +1,5 @@
-// Perplexity of a text, computed as llama-perplexity does: chunks of the context's length, the second half of each scored.
+// Perplexity of a text, computed as llama-perplexity does: chunks of the context's length, the second half of
+// each scored.
 #pragma once
 
 #include <cstdint>
@@ -27,9 +28,11 @@ class PerplexityEstimate {
   double sum_of_squares_ = 0.0;
 };
 
-/// Scores `tokens` in chunks of `chunk_tokens`. `bos` (or −1) replaces each chunk's first token while it is computed.
-/// `on_chunk` gets the estimate so far. `keep_going` false ends early. Rank 0 only; the engine must be otherwise idle.
-PerplexityEstimate score_text(Engine& engine, std::span<const int32_t> tokens, int64_t chunk_tokens, int32_t bos,
+/// Scores `tokens` in chunks of `chunk_tokens`. `bos` (or −1) replaces each chunk's first token while it is
+/// computed. `on_chunk` gets the estimate so far. `keep_going` false ends early. Rank 0 only; the engine must
+/// be otherwise idle.
+PerplexityEstimate score_text(Engine& engine, std::span<const int32_t> tokens, int64_t chunk_tokens,
+                              int32_t bos,
                               const std::function<void(int64_t chunk, const PerplexityEstimate&)>& on_chunk,
                               const std::function<bool()>& keep_going);
 

@@ -19,10 +19,11 @@ namespace {
 void check_rank_count(const ModelConfig& config, const Communicator& communicator) {
   const int64_t most = std::max(config.n_heads, ceil_div(config.n_ff, ffn_unit(config.n_ff)));
   if (communicator.size() > most) {
-    throw Error(ExitCode::usage,
-                fmt::format("{} ranks are more than this model can be split into ({} heads, {} FFN units)",
-                            communicator.size(), config.n_heads, ceil_div(config.n_ff, ffn_unit(config.n_ff))),
-                fmt::format("start at most {} ranks", most));
+    throw Error(
+        ExitCode::usage,
+        fmt::format("{} ranks are more than this model can be split into ({} heads, {} FFN units)",
+                    communicator.size(), config.n_heads, ceil_div(config.n_ff, ffn_unit(config.n_ff))),
+        fmt::format("start at most {} ranks", most));
   }
 }
 
@@ -30,7 +31,8 @@ void check_rank_count(const ModelConfig& config, const Communicator& communicato
 
 SessionOptions session_options(const ModelOptions& model) {
   if (model.backend == "cuda") {
-    throw Error(ExitCode::unavailable, "--backend cuda: this build has no CUDA backend", "build with the preset cuda");
+    throw Error(ExitCode::unavailable, "--backend cuda: this build has no CUDA backend",
+                "build with the preset cuda");
   }
   if (model.cache_type_k != model.cache_type_v) {
     throw Error(ExitCode::usage, "the cache's keys and values must have the same type",
@@ -64,8 +66,8 @@ Session::Session(const SessionOptions& options, Communicator& communicator)
     : file_(GgufFile::open(options.model_path)), config_(ModelConfig::from_gguf(file_)) {
   const auto start = std::chrono::steady_clock::now();
   check_rank_count(config_, communicator);
-  const SplitWeights split = options.split.empty() ? SplitWeights(communicator.size())
-                                                   : SplitWeights(options.split);
+  const SplitWeights split =
+      options.split.empty() ? SplitWeights(communicator.size()) : SplitWeights(options.split);
   if (options.wants_tokenizer && communicator.rank() == 0) tokenizer_ = Tokenizer::from_gguf(file_);
 
   EngineOptions engine_options;

@@ -1,5 +1,5 @@
-// A model opened for work on all ranks: file, configuration, tokenizer (rank 0), backend, model, engine. What every command
-// that computes begins with.
+// A model opened for work on all ranks: file, configuration, tokenizer (rank 0), backend, model, engine. What
+// every command that computes begins with.
 #pragma once
 
 #include <functional>
@@ -17,10 +17,10 @@ namespace tandem {
 
 struct SessionOptions {
   std::string model_path;
-  std::vector<double> split;    ///< shares of the ranks, or empty for equal ones
-  int n_threads = 0;            ///< a rank; 0: as many as its cores
-  int64_t context_tokens = 0;   ///< of one sequence; 0: the model's own, at most kDefaultContext
-  int64_t n_sequences = 1;      ///< that shall fit into the cache at once
+  std::vector<double> split;   ///< shares of the ranks, or empty for equal ones
+  int n_threads = 0;           ///< a rank; 0: as many as its cores
+  int64_t context_tokens = 0;  ///< of one sequence; 0: the model's own, at most kDefaultContext
+  int64_t n_sequences = 1;     ///< that shall fit into the cache at once
   int64_t batch_tokens = 512;
   bool kv_f32 = false;
   bool wants_tokenizer = true;

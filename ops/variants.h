@@ -5,7 +5,8 @@
 
 namespace tandem {
 
-/// Which elements of a head form a rotated pair: 2i and 2i+1 (llama's files), or i and i + n_rot/2 (everyone else's).
+/// Which elements of a head form a rotated pair: 2i and 2i+1 (llama's files), or i and i + n_rot/2 (everyone
+/// else's).
 enum class RopeStyle : uint8_t { adjacent, halves };
 
 /// The gate of a feed-forward block: silu(g)·u, or gelu(g)·u with the tanh approximation.

@@ -1,9 +1,10 @@
-// What the model needs of a device, in coarse verbs: one verb is what a GPU would like to do in one kernel. A backend owns
-// its weights' layout, the workspace of a step and the KV cache; the model (runtime/model/forward.cpp) calls the verbs in
-// order and puts the collectives between them. Knows neither files nor ranks: a backend sees its own shard only.
+// What the model needs of a device, in coarse verbs: one verb is what a GPU would like to do in one kernel. A
+// backend owns its weights' layout, the workspace of a step and the KV cache; the model
+// (runtime/model/forward.cpp) calls the verbs in order and puts the collectives between them. Knows neither
+// files nor ranks: a backend sees its own shard only.
 //
-// The workspace of a step, per token: residual (n_embd, fp32) · normed (n_embd, in the forms that its readers want) ·
-// q, k, v rows · attended (local heads) · hidden (local FFN columns) · router choice.
+// The workspace of a step, per token: residual (n_embd, fp32) · normed (n_embd, in the forms that its readers
+// want) · q, k, v rows · attended (local heads) · hidden (local FFN columns) · router choice.
 #pragma once
 
 #include <cstddef>
@@ -33,7 +34,8 @@ class Matrix {
   virtual int64_t n_rows() const = 0;
   virtual int64_t n_cols() const = 0;
   virtual size_t bytes() const = 0;
-  /// Takes local rows [row_begin, row_begin + n_rows); `rows`: whole rows of the stored matrix, `row_stride` bytes apart.
+  /// Takes local rows [row_begin, row_begin + n_rows); `rows`: whole rows of the stored matrix, `row_stride`
+  /// bytes apart.
   virtual void put_rows(int64_t row_begin, int64_t n_rows, const std::byte* rows, size_t row_stride) = 0;
 };
 
@@ -62,7 +64,7 @@ struct BackendShape {
 
 /// One step's tokens, grouped by sequence.
 struct StepSequence {
-  int64_t first_token = 0;     ///< index within the step
+  int64_t first_token = 0;  ///< index within the step
   int64_t n_tokens = 0;
   int32_t first_position = 0;  ///< of its first token
   std::span<const int32_t> pages;
@@ -92,9 +94,9 @@ struct AttentionWeights {
 
 struct AttentionSpec {
   int64_t layer = 0;
-  int rope = 0;          ///< which of the specs given to set_ropes()
-  float scale = 1.0f;    ///< of q·k
-  int64_t window = 0;    ///< positions seen, the own one included; 0: all
+  int rope = 0;        ///< which of the specs given to set_ropes()
+  float scale = 1.0f;  ///< of q·k
+  int64_t window = 0;  ///< positions seen, the own one included; 0: all
   float norm_eps = 1e-5f;
 };
 
@@ -104,8 +106,8 @@ using Readers = std::span<const Matrix* const>;
 /// Every rank's partial sums, in rank order, as Communicator::publish() gave them.
 using PartialSlots = std::span<const std::byte* const>;
 
-/// The norm behind a reduction: `post` (or null) is applied to the sum before the residual takes it, then `next` (or null)
-/// norms the residual for `readers`.
+/// The norm behind a reduction: `post` (or null) is applied to the sum before the residual takes it, then
+/// `next` (or null) norms the residual for `readers`.
 struct NormSpec {
   const Vector* post = nullptr;
   const Vector* next = nullptr;
@@ -119,12 +121,14 @@ class Backend {
   virtual std::string describe() const = 0;
 
   // --- loading
-  virtual std::unique_ptr<Matrix> make_matrix(TensorType type, int64_t n_rows, Range cols, InputPrecision precision) = 0;
+  virtual std::unique_ptr<Matrix> make_matrix(TensorType type, int64_t n_rows, Range cols,
+                                              InputPrecision precision) = 0;
   virtual std::unique_ptr<Vector> make_vector(std::span<const float> values) = 0;
   virtual void set_ropes(std::vector<RopeSpec> ropes) = 0;
   /// Allocates workspace and cache. Throws Error(unavailable) with the numbers where memory does not suffice.
   virtual void allocate(const BackendShape& shape) = 0;
-  /// Runs `work(first, last)` over [0, n) in pieces of `grain` on the backend's threads: packing rows at load.
+  /// Runs `work(first, last)` over [0, n) in pieces of `grain` on the backend's threads: packing rows at
+  /// load.
   virtual void for_each_piece(int64_t n, int64_t grain, void (*work)(void*, Range), void* context) = 0;
 
   // --- a step, in this order
@@ -148,7 +152,8 @@ class Backend {
   /// Chooses experts from the router's logits (all experts' router is replicated).
   virtual void route(const Matrix& router, int64_t n_used) = 0;
   /// The chosen experts' FFN, weighted by the router, summed: partial as in ffn_down.
-  virtual void expert_ffn(std::span<const std::unique_ptr<Matrix>> gates, std::span<const std::unique_ptr<Matrix>> ups,
+  virtual void expert_ffn(std::span<const std::unique_ptr<Matrix>> gates,
+                          std::span<const std::unique_ptr<Matrix>> ups,
                           std::span<const std::unique_ptr<Matrix>> downs, Gate gate_kind, int64_t chunk_cols,
                           std::byte* partial) = 0;
 

@@ -1,9 +1,10 @@
-// tandem bench: prompt and generation speed in llama-bench's terms: mean and deviation over repetitions, after a warm-up.
+// tandem bench: prompt and generation speed in llama-bench's terms: mean and deviation over repetitions,
+// after a warm-up.
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
-#include <chrono>
 #include <charconv>
+#include <chrono>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <numeric>
@@ -32,7 +33,8 @@ struct BenchOptions {
   std::string output = "md";
 };
 
-/// One row of the table: a prompt of n_prompt tokens, or n_gen tokens one by one, behind `depth` cached tokens.
+/// One row of the table: a prompt of n_prompt tokens, or n_gen tokens one by one, behind `depth` cached
+/// tokens.
 struct BenchTest {
   int n_prompt = 0;
   int n_gen = 0;
@@ -63,21 +65,22 @@ double deviation(const std::vector<double>& values) {
   return std::sqrt(sum / static_cast<double>(values.size() - 1));
 }
 
-void add_counts(OptionParser& parser, const std::string& names, std::vector<int>& target, const std::string& help,
-                const std::string& default_text) {
-  parser.add_custom(names, "N,…", help, default_text, false, [&](const std::string& text, const std::string& origin) {
-    target.clear();
-    for (size_t begin = 0; begin <= text.size();) {
-      const size_t end = std::min(text.find(',', begin), text.size());
-      int value = -1;
-      const auto [last, status] = std::from_chars(text.data() + begin, text.data() + end, value);
-      if (status != std::errc{} || last != text.data() + end || value < 0 || value > (1 << 24)) {
-        parser.fail_value(origin, text, "not a list of counts such as 512,2048");
-      }
-      target.push_back(value);
-      begin = end + 1;
-    }
-  });
+void add_counts(OptionParser& parser, const std::string& names, std::vector<int>& target,
+                const std::string& help, const std::string& default_text) {
+  parser.add_custom(
+      names, "N,…", help, default_text, false, [&](const std::string& text, const std::string& origin) {
+        target.clear();
+        for (size_t begin = 0; begin <= text.size();) {
+          const size_t end = std::min(text.find(',', begin), text.size());
+          int value = -1;
+          const auto [last, status] = std::from_chars(text.data() + begin, text.data() + end, value);
+          if (status != std::errc{} || last != text.data() + end || value < 0 || value > (1 << 24)) {
+            parser.fail_value(origin, text, "not a list of counts such as 512,2048");
+          }
+          target.push_back(value);
+          begin = end + 1;
+        }
+      });
 }
 
 /// Token ids that no cache or branch predictor finds too easy; the same in every run.
@@ -121,21 +124,26 @@ bool repeat_once(Engine& engine, BenchTest& test, int64_t n_vocab, bool timed) {
   return true;
 }
 
-std::string model_type(const Session& session) { return session.config().architecture + " " + session.config().name; }
+std::string model_type(const Session& session) {
+  return session.config().architecture + " " + session.config().name;
+}
 
-std::string markdown(const Session& session, const std::vector<BenchTest>& tests, int n_ranks, int n_threads) {
-  std::string out = fmt::format("| {:<30} | {:>10} | {:<8} | {:>5} | {:>7} | {:>14} | {:>20} |\n", "model", "size",
-                                "backend", "ranks", "threads", "test", "t/s");
-  out += fmt::format("| {:-<30} | {:->9}: | {:-<8} | {:->4}: | {:->6}: | {:->13}: | {:->19}: |\n", "", "", "", "", "", "", "");
+std::string markdown(const Session& session, const std::vector<BenchTest>& tests, int n_ranks,
+                     int n_threads) {
+  std::string out = fmt::format("| {:<30} | {:>10} | {:<8} | {:>5} | {:>7} | {:>14} | {:>20} |\n", "model",
+                                "size", "backend", "ranks", "threads", "test", "t/s");
+  out += fmt::format("| {:-<30} | {:->9}: | {:-<8} | {:->4}: | {:->6}: | {:->13}: | {:->19}: |\n", "", "", "",
+                     "", "", "", "");
   for (const BenchTest& test : tests) {
     out += fmt::format("| {:<30} | {:>6.2f} GiB | {:<8} | {:>5} | {:>7} | {:>14} | {:>12.2f} ± {:>5.2f} |\n",
-                       model_type(session), static_cast<double>(session.file().total_bytes()) / 0x1p30, "CPU", n_ranks,
-                       n_threads, test.name(), mean(test.speeds()), deviation(test.speeds()));
+                       model_type(session), static_cast<double>(session.file().total_bytes()) / 0x1p30, "CPU",
+                       n_ranks, n_threads, test.name(), mean(test.speeds()), deviation(test.speeds()));
   }
   return out;
 }
 
-nlohmann::ordered_json record(const Session& session, const BenchTest& test, int n_ranks, int n_threads, int n_batch) {
+nlohmann::ordered_json record(const Session& session, const BenchTest& test, int n_ranks, int n_threads,
+                              int n_batch) {
   std::vector<int64_t> samples_ns;
   for (const double s : test.seconds) samples_ns.push_back(static_cast<int64_t>(s * 1e9));
   std::vector<double> nanoseconds(samples_ns.begin(), samples_ns.end());
@@ -221,7 +229,8 @@ int bench_command(Job& job, const Arguments& arguments) {
   note_phase("bench");
   for (BenchTest& test : tests) {
     for (int r = 0; r <= bench.repetitions && code == 0; ++r) {
-      if (!repeat_once(session.engine(), test, session.config().n_vocab, r > 0)) code = 128 + pending_signal();
+      if (!repeat_once(session.engine(), test, session.config().n_vocab, r > 0))
+        code = 128 + pending_signal();
     }
   }
   session.engine().shutdown(code);
@@ -232,7 +241,8 @@ int bench_command(Job& job, const Arguments& arguments) {
     return 0;
   }
   nlohmann::ordered_json rows = nlohmann::ordered_json::array();
-  for (const BenchTest& test : tests) rows.push_back(record(session, test, communicator.size(), n_threads, model.n_batch));
+  for (const BenchTest& test : tests)
+    rows.push_back(record(session, test, communicator.size(), n_threads, model.n_batch));
   print_result(bench.output == "json" ? rows.dump(2) + "\n" : csv(rows));
   return 0;
 }

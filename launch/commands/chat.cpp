@@ -1,5 +1,6 @@
-// tandem chat: a conversation at the terminal. Each line is a message; the cache keeps what was said, so that only the new
-// part is computed. Enter stops an answer (mpirun keeps Ctrl-C for itself), an empty line or Ctrl-D ends the program.
+// tandem chat: a conversation at the terminal. Each line is a message; the cache keeps what was said, so that
+// only the new part is computed. Enter stops an answer (mpirun keeps Ctrl-C for itself), an empty line or
+// Ctrl-D ends the program.
 #include <fmt/format.h>
 #include <poll.h>
 #include <spdlog/spdlog.h>
@@ -65,8 +66,8 @@ class LineInput {
 };
 
 /// Talks until the input ends. Returns the exit code.
-int converse(Session& session, const ChatTemplate& chat_template, const ChatOptions& chat, Generation& generation,
-             int64_t n_predict) {
+int converse(Session& session, const ChatTemplate& chat_template, const ChatOptions& chat,
+             Generation& generation, int64_t n_predict) {
   constexpr int64_t kConversation = 1;  // the engine session whose cache holds it
   LineInput input;
   std::vector<ChatMessage> messages;
@@ -121,7 +122,8 @@ int chat_command(Job& job, const Arguments& arguments) {
   add_model_options(parser, model);
   add_sampling_options(parser, sampling);
   add_chat_options(parser, chat);
-  parser.add_integer("n-predict,n", n_predict, -1, 1 << 30, "most tokens of an answer; -1: until the context is full");
+  parser.add_integer("n-predict,n", n_predict, -1, 1 << 30,
+                     "most tokens of an answer; -1: until the context is full");
   if (!parser.parse(arguments)) return 0;
   require_model(parser, model);
 

@@ -21,9 +21,12 @@ std::string part_text(const TensorShard& shard) {
 
 std::string_view kind_text(SplitKind kind) {
   switch (kind) {
-    case SplitKind::column_split: return "column-split";
-    case SplitKind::row_split: return "row-split";
-    case SplitKind::replicated: break;
+    case SplitKind::column_split:
+      return "column-split";
+    case SplitKind::row_split:
+      return "row-split";
+    case SplitKind::replicated:
+      break;
   }
   return "replicated";
 }
@@ -41,22 +44,26 @@ std::string shard_map(const GgufFile& file, const ShardPlan& plan) {
     for (int r = 0; r < plan.n_ranks(); ++r) {
       const int64_t n_bytes = plan.bytes(tensor, r);
       sums[static_cast<size_t>(r)] += n_bytes;
-      const std::string part = fmt::format("{} ({})", part_text(plan.shard(tensor, r)), format_bytes(static_cast<uint64_t>(n_bytes)));
+      const std::string part = fmt::format("{} ({})", part_text(plan.shard(tensor, r)),
+                                           format_bytes(static_cast<uint64_t>(n_bytes)));
       out += fmt::format("  {:<30}", part);
     }
     out += '\n';
   }
   out += fmt::format("{:<{}}  {:<12}", "sum", name_width, "");
-  for (const int64_t sum : sums) out += fmt::format("  {:<30}", fmt::format("{} bytes ({})", sum, format_bytes(static_cast<uint64_t>(sum))));
+  for (const int64_t sum : sums)
+    out +=
+        fmt::format("  {:<30}", fmt::format("{} bytes ({})", sum, format_bytes(static_cast<uint64_t>(sum))));
   return out + '\n';
 }
 
 }  // namespace
 
 int inspect_command(Job&, const Arguments& arguments) {
-  OptionParser parser("inspect", "Show a file's metadata, tensors and shards",
-                      "With -np N (or --split) also what each of N ranks would hold: rows of a column-split tensor, columns "
-                      "of a row-split one.");
+  OptionParser parser(
+      "inspect", "Show a file's metadata, tensors and shards",
+      "With -np N (or --split) also what each of N ranks would hold: rows of a column-split tensor, columns "
+      "of a row-split one.");
   ModelOptions model;
   std::string path;
   int n_ranks = 0;

@@ -1,4 +1,5 @@
-// tandem logits: the logits of every token of a text as a NumPy file, the tool that every comparison stands on.
+// tandem logits: the logits of every token of a text as a NumPy file, the tool that every comparison stands
+// on.
 #include <fmt/format.h>
 
 #include <charconv>
@@ -43,7 +44,8 @@ int logits_command(Job& job, const Arguments& arguments) {
   parser.add_text("tokens", token_list, "1,2,3", "token ids in place of a text");
   parser.add_text("out,o", out_path, "FILE", "the .npy file to write (required)");
   if (!parser.parse(arguments)) return 0;
-  if (out_path.empty()) throw Error(ExitCode::usage, "--out is missing", "tandem logits -m F -p TEXT -o out.npy");
+  if (out_path.empty())
+    throw Error(ExitCode::usage, "--out is missing", "tandem logits -m F -p TEXT -o out.npy");
   std::vector<int32_t> tokens;
   if (!token_list.empty()) tokens = parse_token_list(parser, token_list);
   require_model(parser, model);

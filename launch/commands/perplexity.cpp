@@ -16,8 +16,9 @@
 namespace tandem {
 
 int perplexity_command(Job& job, const Arguments& arguments) {
-  OptionParser parser("perplexity", "Measure a model's perplexity on a text",
-                      "As llama-perplexity: chunks of -c tokens (default 512), the second half of each is scored.");
+  OptionParser parser(
+      "perplexity", "Measure a model's perplexity on a text",
+      "As llama-perplexity: chunks of -c tokens (default 512), the second half of each is scored.");
   ModelOptions model;
   PromptOptions prompt;
   model.n_ctx = 512;
@@ -35,7 +36,8 @@ int perplexity_command(Job& job, const Arguments& arguments) {
   const int64_t n_context = session.engine().options().context_tokens;
   std::vector<int32_t> tokens = session.tokenizer().encode(text);
   if (static_cast<int64_t>(tokens.size()) < n_context) {
-    throw Error(ExitCode::usage, fmt::format("the text has {} tokens, one chunk needs {}", tokens.size(), n_context),
+    throw Error(ExitCode::usage,
+                fmt::format("the text has {} tokens, one chunk needs {}", tokens.size(), n_context),
                 "give a longer text or a smaller -c");
   }
   int64_t n_chunks = static_cast<int64_t>(tokens.size()) / n_context;

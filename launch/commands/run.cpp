@@ -19,7 +19,8 @@
 namespace tandem {
 
 int run_command(Job& job, const Arguments& arguments) {
-  OptionParser parser("run", "Continue a prompt", "The text goes to stdout as it comes, the speed to stderr at the end.");
+  OptionParser parser("run", "Continue a prompt",
+                      "The text goes to stdout as it comes, the speed to stderr at the end.");
   ModelOptions model;
   PromptOptions prompt;
   SamplingOptions sampling;

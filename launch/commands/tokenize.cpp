@@ -1,4 +1,5 @@
-// tandem tokenize: a text's token ids as one JSON array. Needs no ranks; works on files that hold only a vocabulary.
+// tandem tokenize: a text's token ids as one JSON array. Needs no ranks; works on files that hold only a
+// vocabulary.
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -18,7 +19,8 @@ int tokenize_command(Job&, const Arguments& arguments) {
   bool no_special = false;
   parser.add_text("model,m", model.model, "FILE", "the GGUF file (required)");
   add_prompt_options(parser, prompt);
-  parser.add_flag("no-special", no_special, "add no BOS or EOS and take control tokens in the text as plain text");
+  parser.add_flag("no-special", no_special,
+                  "add no BOS or EOS and take control tokens in the text as plain text");
   if (!parser.parse(arguments)) return 0;
   require_model(parser, model);
   const auto tokenizer = Tokenizer::from_gguf(GgufFile::open(model.model));

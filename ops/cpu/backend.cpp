@@ -51,7 +51,9 @@ class CpuVector final : public Vector {
   std::vector<float> values_;
 };
 
-const CpuMatrix& cpu(const Matrix& matrix) { return static_cast<const CpuMatrix&>(matrix); }
+const CpuMatrix& cpu(const Matrix& matrix) {
+  return static_cast<const CpuMatrix&>(matrix);
+}
 const float* data_of(const Vector* vector) {
   return vector == nullptr ? nullptr : static_cast<const CpuVector*>(vector)->data();
 }
@@ -66,7 +68,8 @@ ActForms forms_for(Readers readers) {
 }
 
 [[noreturn]] void fail_not_finite(const char* where) {
-  throw Error(ExitCode::bad_data, std::string("the model's values are no longer finite numbers (") + where + ")",
+  throw Error(ExitCode::bad_data,
+              std::string("the model's values are no longer finite numbers (") + where + ")",
               "the file may be damaged: compare its checksum with its source's");
 }
 
@@ -87,7 +90,8 @@ class CpuBackend final : public Backend {
            (pool_.n_threads() == 1 ? " thread)" : " threads)");
   }
 
-  std::unique_ptr<Matrix> make_matrix(TensorType type, int64_t n_rows, Range cols, InputPrecision precision) override {
+  std::unique_ptr<Matrix> make_matrix(TensorType type, int64_t n_rows, Range cols,
+                                      InputPrecision precision) override {
     auto matrix = std::make_unique<CpuMatrix>(type, n_rows, cols, precision);
     weight_bytes_ += matrix->bytes();
     return matrix;
@@ -117,7 +121,8 @@ class CpuBackend final : public Backend {
   void gate_up(const Matrix& gate, const Matrix& up, Gate gate_kind, const Matrix& reader) override;
   void ffn_down(const Matrix& down, int64_t chunk_cols, std::byte* partial) override;
   void route(const Matrix& router, int64_t n_used) override;
-  void expert_ffn(std::span<const std::unique_ptr<Matrix>> gates, std::span<const std::unique_ptr<Matrix>> ups,
+  void expert_ffn(std::span<const std::unique_ptr<Matrix>> gates,
+                  std::span<const std::unique_ptr<Matrix>> ups,
                   std::span<const std::unique_ptr<Matrix>> downs, Gate gate_kind, int64_t chunk_cols,
                   std::byte* partial) override;
   void reduce_add_norm(PartialSlots slots, const NormSpec& norm) override;
@@ -140,9 +145,11 @@ class CpuBackend final : public Backend {
   void products(std::span<const Product> list, const Activations& x);
   void partial_product(const CpuMatrix& weight, const Activations& x, int64_t chunk_cols, int64_t* out);
   void quantize_rows(Activations& x, const char* where);
-  void gated(const CpuMatrix& gate, const CpuMatrix& up, Gate kind, const Activations& x, Activations& hidden);
-  void expert(const CpuMatrix& gate, const CpuMatrix& up, const CpuMatrix& down, Gate kind, int64_t chunk_cols,
-              std::span<const int32_t> tokens, std::span<const float> weights, int64_t* partial);
+  void gated(const CpuMatrix& gate, const CpuMatrix& up, Gate kind, const Activations& x,
+             Activations& hidden);
+  void expert(const CpuMatrix& gate, const CpuMatrix& up, const CpuMatrix& down, Gate kind,
+              int64_t chunk_cols, std::span<const int32_t> tokens, std::span<const float> weights,
+              int64_t* partial);
 
   ThreadPool pool_;
   Isa isa_;
@@ -158,19 +165,19 @@ class CpuBackend final : public Backend {
   std::vector<AttentionToken> attention_tokens_;
   std::vector<std::span<const int32_t>> page_tables_;
   std::vector<RopeTable> rope_tables_;
-  std::vector<float> residual_;               // (n_tokens, n_embd)
-  Activations normed_;                        // (n_tokens, n_embd)
-  std::vector<float> q_, k_, v_;              // (n_tokens, local heads · head_dim)
-  Activations attended_;                      // (n_tokens, local query heads · head_dim)
-  std::vector<float> gate_, up_;              // (n_tokens, n_ff)
-  Activations hidden_;                        // (n_tokens, n_ff)
-  Activations head_input_;                    // (n_outputs, n_embd)
-  std::vector<float> logits_;                 // (n_outputs, n_vocab)
-  std::vector<float> router_logits_;          // (n_tokens, n_experts)
-  std::vector<int32_t> chosen_;               // (n_tokens, n_experts_used)
-  std::vector<float> chosen_weight_;          // (n_tokens, n_experts_used)
-  Activations expert_input_;                  // (tokens of one expert, n_embd)
-  std::vector<int64_t> expert_sums_;          // (tokens of one expert, n_embd)
+  std::vector<float> residual_;       // (n_tokens, n_embd)
+  Activations normed_;                // (n_tokens, n_embd)
+  std::vector<float> q_, k_, v_;      // (n_tokens, local heads · head_dim)
+  Activations attended_;              // (n_tokens, local query heads · head_dim)
+  std::vector<float> gate_, up_;      // (n_tokens, n_ff)
+  Activations hidden_;                // (n_tokens, n_ff)
+  Activations head_input_;            // (n_outputs, n_embd)
+  std::vector<float> logits_;         // (n_outputs, n_vocab)
+  std::vector<float> router_logits_;  // (n_tokens, n_experts)
+  std::vector<int32_t> chosen_;       // (n_tokens, n_experts_used)
+  std::vector<float> chosen_weight_;  // (n_tokens, n_experts_used)
+  Activations expert_input_;          // (tokens of one expert, n_embd)
+  std::vector<int64_t> expert_sums_;  // (tokens of one expert, n_embd)
 };
 
 void CpuBackend::allocate(const BackendShape& shape) {
@@ -184,8 +191,8 @@ void CpuBackend::allocate(const BackendShape& shape) {
 
 size_t CpuBackend::workspace_bytes() const {
   const auto floats = [](const std::vector<float>& v) { return v.capacity() * sizeof(float); };
-  return floats(residual_) + floats(q_) + floats(k_) + floats(v_) + floats(gate_) + floats(up_) + floats(logits_) +
-         normed_.capacity_bytes() + attended_.capacity_bytes() + hidden_.capacity_bytes() +
+  return floats(residual_) + floats(q_) + floats(k_) + floats(v_) + floats(gate_) + floats(up_) +
+         floats(logits_) + normed_.capacity_bytes() + attended_.capacity_bytes() + hidden_.capacity_bytes() +
          head_input_.capacity_bytes() + expert_input_.capacity_bytes();
 }
 
@@ -226,7 +233,8 @@ void CpuBackend::start_residual(PartialSlots slots, float scale, const NormSpec&
   residual_.resize(static_cast<size_t>(n_tokens * shape_.n_embd));
   std::vector<const float*> rows(slots.size());
   for (size_t r = 0; r < slots.size(); ++r) rows[r] = reinterpret_cast<const float*>(slots[r]);
-  reduce_floats(rows.data(), static_cast<int>(rows.size()), n_tokens * shape_.n_embd, scale, residual_.data(), isa_);
+  reduce_floats(rows.data(), static_cast<int>(rows.size()), n_tokens * shape_.n_embd, scale, residual_.data(),
+                isa_);
   reduce_add_norm({}, norm);
 }
 
@@ -279,7 +287,8 @@ void CpuBackend::products(std::span<const Product> list, const Activations& x) {
   });
 }
 
-void CpuBackend::partial_product(const CpuMatrix& weight, const Activations& x, int64_t chunk_cols, int64_t* out) {
+void CpuBackend::partial_product(const CpuMatrix& weight, const Activations& x, int64_t chunk_cols,
+                                 int64_t* out) {
   const int64_t n_tokens = static_cast<int64_t>(x.n_tokens());
   const int64_t n_rows = shape_.n_embd;
   const PackedMatrix& packed = weight.packed();
@@ -289,7 +298,8 @@ void CpuBackend::partial_product(const CpuMatrix& weight, const Activations& x, 
   pool_.run(n_tasks, [&](int64_t task, int) {
     const Range panels{n_panels * task / n_tasks, n_panels * (task + 1) / n_tasks};
     const Range rows = intersect({panels.begin * kPanelRows, panels.end * kPanelRows}, {0, n_rows});
-    for (int64_t t = 0; t < n_tokens; ++t) std::fill_n(out + t * n_rows + rows.begin, rows.size(), int64_t{0});
+    for (int64_t t = 0; t < n_tokens; ++t)
+      std::fill_n(out + t * n_rows + rows.begin, rows.size(), int64_t{0});
     if (packed.empty()) return;
     if (!matmul_partial(packed, x, weight.form(), chunk_cols, panels, {0, n_tokens}, out, n_rows)) {
       in_range.store(false, std::memory_order_relaxed);
@@ -349,14 +359,16 @@ void CpuBackend::rope_append(const AttentionWeights& weights, const AttentionSpe
     heads.norm_weight = data_of(weights.k_norm);
     rope(heads, isa_);
     const AttentionToken& token = attention_tokens_[static_cast<size_t>(t)];
-    const int32_t page = page_tables_[static_cast<size_t>(token.sequence)][static_cast<size_t>(token.position / kPageTokens)];
-    if (!cache_->append(static_cast<int>(spec.layer), page, token.position % kPageTokens, k_.data() + t * kv_width,
-                        v_.data() + t * kv_width)) {
+    const int32_t page =
+        page_tables_[static_cast<size_t>(token.sequence)][static_cast<size_t>(token.position / kPageTokens)];
+    if (!cache_->append(static_cast<int>(spec.layer), page, token.position % kPageTokens,
+                        k_.data() + t * kv_width, v_.data() + t * kv_width)) {
       fits.store(false, std::memory_order_relaxed);
     }
   });
   if (!fits.load()) {
-    throw Error(ExitCode::bad_data, "a key or value does not fit the f16 cache", "use --cache-type-k f32 --cache-type-v f32");
+    throw Error(ExitCode::bad_data, "a key or value does not fit the f16 cache",
+                "use --cache-type-k f32 --cache-type-v f32");
   }
 }
 
@@ -438,15 +450,16 @@ void CpuBackend::route(const Matrix& router, int64_t n_used) {
   }
 }
 
-/// One expert's share of the tokens that chose it, added to `partial`. The router's weight multiplies the hidden row,
-/// so that the experts' sums are added exactly like everything else in fixed point.
+/// One expert's share of the tokens that chose it, added to `partial`. The router's weight multiplies the
+/// hidden row, so that the experts' sums are added exactly like everything else in fixed point.
 void CpuBackend::expert(const CpuMatrix& gate, const CpuMatrix& up, const CpuMatrix& down, Gate kind,
                         int64_t chunk_cols, std::span<const int32_t> tokens, std::span<const float> weights,
                         int64_t* partial) {
   const auto n = static_cast<int64_t>(tokens.size());
   expert_input_.reshape(n, shape_.n_embd, normed_.forms());
   for (int64_t i = 0; i < n; ++i) {
-    std::copy_n(normed_.f32_row(tokens[static_cast<size_t>(i)]), normed_.padded_cols(), expert_input_.f32_row(i));
+    std::copy_n(normed_.f32_row(tokens[static_cast<size_t>(i)]), normed_.padded_cols(),
+                expert_input_.f32_row(i));
   }
   quantize_rows(expert_input_, "expert input");
   const std::array<const Matrix*, 1> readers = {&down};
@@ -465,9 +478,10 @@ void CpuBackend::expert(const CpuMatrix& gate, const CpuMatrix& up, const CpuMat
   });
 }
 
-void CpuBackend::expert_ffn(std::span<const std::unique_ptr<Matrix>> gates, std::span<const std::unique_ptr<Matrix>> ups,
-                            std::span<const std::unique_ptr<Matrix>> downs, Gate gate_kind, int64_t chunk_cols,
-                            std::byte* partial) {
+void CpuBackend::expert_ffn(std::span<const std::unique_ptr<Matrix>> gates,
+                            std::span<const std::unique_ptr<Matrix>> ups,
+                            std::span<const std::unique_ptr<Matrix>> downs, Gate gate_kind,
+                            int64_t chunk_cols, std::byte* partial) {
   const auto n_tokens = static_cast<int64_t>(tokens_.size());
   auto* sums = reinterpret_cast<int64_t*>(partial);
   std::fill_n(sums, n_tokens * shape_.n_embd, int64_t{0});

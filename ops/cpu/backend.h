@@ -1,6 +1,6 @@
 // The CPU backend: the verbs of ops/verbs.h as loops over ops/cpu's kernels, shared out to a rank's threads.
-// Made by runtime/engine's start-up; used by runtime/model/forward. Its results are the same bits at any thread count,
-// instruction set, batch and split.
+// Made by runtime/engine's start-up; used by runtime/model/forward. Its results are the same bits at any
+// thread count, instruction set, batch and split.
 #pragma once
 
 #include <memory>

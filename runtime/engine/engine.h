@@ -1,7 +1,8 @@
-// The one engine: rank 0 plans steps for the sequences it was given, every rank executes the same plans. `run`, `chat`,
-// `bench`, `perplexity` and `logits` are front ends of it; there is no other generation loop.
+// The one engine: rank 0 plans steps for the sequences it was given, every rank executes the same plans.
+// `run`, `chat`, `bench`, `perplexity` and `logits` are front ends of it; there is no other generation loop.
 //
-// Rank 0 calls submit()/evaluate() and step(); every other rank calls follow() once and returns from it at shutdown.
+// Rank 0 calls submit()/evaluate() and step(); every other rank calls follow() once and returns from it at
+// shutdown.
 #pragma once
 
 #include <cstdint>
@@ -31,8 +32,8 @@ struct GenerationRequest {
   /// Called for every new token; false stops the sequence.
   std::function<bool(int32_t)> on_token;
   std::function<void(FinishReason)> on_finish;
-  /// A number other than 0 keeps the sequence's cache when it ends, and continues one that was kept under this
-  /// number: what the new prompt shares with it is not computed again.
+  /// A number other than 0 keeps the sequence's cache when it ends, and continues one that was kept under
+  /// this number: what the new prompt shares with it is not computed again.
   int64_t session = 0;
 };
 

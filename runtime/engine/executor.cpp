@@ -1,4 +1,5 @@
-// Every rank's half of the engine: executes a plan. Nothing here may depend on the rank but which shard it computes.
+// Every rank's half of the engine: executes a plan. Nothing here may depend on the rank but which shard it
+// computes.
 #include <algorithm>
 #include <cstring>
 
@@ -10,12 +11,14 @@ namespace tandem {
 namespace {
 
 constexpr int32_t kMaxSlots = 256;
-constexpr size_t kPlanInline = 4096;                    // bytes of a plan's first broadcast, length included
-constexpr size_t kLogitsExchangeBytes = size_t{16} << 20;  // of one rank's contribution when all logits are gathered
+constexpr size_t kPlanInline = 4096;  // bytes of a plan's first broadcast, length included
+constexpr size_t kLogitsExchangeBytes = size_t{16}
+                                        << 20;  // of one rank's contribution when all logits are gathered
 
 int64_t largest_vocab_shard(const Model& model) {
   int64_t largest = 0;
-  for (int r = 0; r < model.plan().n_ranks(); ++r) largest = std::max(largest, model.plan().rank(r).vocab.size());
+  for (int r = 0; r < model.plan().n_ranks(); ++r)
+    largest = std::max(largest, model.plan().rank(r).vocab.size());
   return largest;
 }
 
@@ -54,7 +57,8 @@ Engine::Engine(Model& model, const EngineOptions& options)
       sampler_(model.communicator(), model.vocab(), largest_vocab_shard(model)),
       largest_shard_(largest_vocab_shard(model)),
       slots_(kMaxSlots) {
-  for (auto page = static_cast<int32_t>(model.capacity().n_pages) - 1; page >= 0; --page) free_pages_.push_back(page);
+  for (auto page = static_cast<int32_t>(model.capacity().n_pages) - 1; page >= 0; --page)
+    free_pages_.push_back(page);
   for (int32_t slot = kMaxSlots - 1; slot >= 0; --slot) free_slots_.push_back(slot);
 }
 
@@ -122,7 +126,8 @@ void Engine::gather_logits(const StepPlan& plan) {
         for (int r = 0; r < communicator_.size(); ++r) {
           const Range vocab = model_.plan().rank(r).vocab;
           const auto* shard = reinterpret_cast<const float*>(slots[static_cast<size_t>(r)]);
-          std::copy_n(shard + static_cast<int64_t>(i) * vocab.size(), vocab.size(), row.begin() + vocab.begin);
+          std::copy_n(shard + static_cast<int64_t>(i) * vocab.size(), vocab.size(),
+                      row.begin() + vocab.begin);
         }
         (*owner)->on_logits(part.first_position + outputs[i] - tokens.begin, row);
       }
@@ -144,7 +149,8 @@ std::vector<int32_t> Engine::sample(const StepPlan& plan) {
   for (const PlanSequence& part : plan.sequences) {
     if (!part.sample) continue;
     const Slot& slot = slots_[static_cast<size_t>(part.slot)];
-    rows.push_back({logits.subspan(rows.size() * n_local, n_local), &slot.sampling, slot.history, slot.history.size()});
+    rows.push_back(
+        {logits.subspan(rows.size() * n_local, n_local), &slot.sampling, slot.history, slot.history.size()});
   }
   return sampler_.sample(rows);
 }

@@ -30,7 +30,8 @@ float min_p_floor(const SamplingParams& p, float max) {
   return p.min_p > 0.0f ? max + std::log(p.min_p) : kNone;
 }
 
-/// How many of the sorted `candidates` make up top_p of `total` (at least one); −1 where all of them don't reach it.
+/// How many of the sorted `candidates` make up top_p of `total` (at least one); −1 where all of them don't
+/// reach it.
 int64_t nucleus_size(std::span<const Candidate> candidates, float top_p, int64_t total) {
   const double wanted = static_cast<double>(top_p) * static_cast<double>(total);
   int64_t sum = 0;
@@ -53,10 +54,10 @@ int64_t total_of(std::span<const Candidate> candidates) {
 struct Sampler::Pending {
   enum class State : uint8_t { done, needs_sum, needs_draw, needs_everything };
   const SampleRow* row = nullptr;
-  std::vector<float> adjusted;         // the shard's logits after bias and penalties, where there are any
+  std::vector<float> adjusted;  // the shard's logits after bias and penalties, where there are any
   std::span<const float> logits;
-  std::vector<Candidate> candidates;   // all ranks' best, in order
-  size_t n_complete = 0;               // of which so many are surely the whole vocabulary's best
+  std::vector<Candidate> candidates;  // all ranks' best, in order
+  size_t n_complete = 0;              // of which so many are surely the whole vocabulary's best
   State state = State::done;
   float min_logit = kNone;
   int32_t token = -1;
@@ -136,11 +137,13 @@ void Sampler::exchange_candidates(std::vector<Pending>& rows) {
       std::memcpy(&found, slot + offset, sizeof(found));
       const auto* list = reinterpret_cast<const Candidate*>(slot + offset + sizeof(int64_t));
       row.candidates.insert(row.candidates.end(), list, list + found);
-      if (static_cast<size_t>(found) == k && (cut.id < 0 || before(list[found - 1], cut))) cut = list[found - 1];
+      if (static_cast<size_t>(found) == k && (cut.id < 0 || before(list[found - 1], cut)))
+        cut = list[found - 1];
     }
     std::sort(row.candidates.begin(), row.candidates.end(), before);
     row.n_complete = row.candidates.size();
-    while (cut.id >= 0 && row.n_complete > 0 && before(cut, row.candidates[row.n_complete - 1])) --row.n_complete;
+    while (cut.id >= 0 && row.n_complete > 0 && before(cut, row.candidates[row.n_complete - 1]))
+      --row.n_complete;
     offset += sizeof(int64_t) + k * sizeof(Candidate);
   }
 }
@@ -149,7 +152,8 @@ void Sampler::exchange_candidates(std::vector<Pending>& rows) {
 void Sampler::resolve(Pending& row) const {
   const SamplingParams& p = *row.row->params;
   if (row.candidates.empty() || !std::isfinite(row.candidates[0].score)) {
-    throw Error(ExitCode::bad_data, "no token has a finite score", "the file may be damaged, or a bias excludes every token");
+    throw Error(ExitCode::bad_data, "no token has a finite score",
+                "the file may be damaged, or a bias excludes every token");
   }
   const float max = row.candidates[0].score;
   if (p.greedy()) {
@@ -169,7 +173,8 @@ void Sampler::resolve(Pending& row) const {
   }
 }
 
-/// Top-p over the whole vocabulary: the exact sum of all probabilities, then the nucleus among the candidates.
+/// Top-p over the whole vocabulary: the exact sum of all probabilities, then the nucleus among the
+/// candidates.
 void Sampler::exchange_sums(std::vector<Pending>& rows) {
   std::vector<Pending*> mine;
   for (Pending& row : rows) {
@@ -205,8 +210,9 @@ void Sampler::exchange_draws(std::vector<Pending>& rows) {
   auto* out = reinterpret_cast<Candidate*>(communicator_.contribution(mine.size() * sizeof(Candidate)));
   for (size_t i = 0; i < mine.size(); ++i) {
     const Pending& row = *mine[i];
-    out[i] = draw(row.logits.data(), static_cast<int64_t>(row.logits.size()), static_cast<int32_t>(vocab_.begin),
-                  gumbel(*row.row->params, row.row->position, row.min_logit));
+    out[i] =
+        draw(row.logits.data(), static_cast<int64_t>(row.logits.size()), static_cast<int32_t>(vocab_.begin),
+             gumbel(*row.row->params, row.row->position, row.min_logit));
   }
   const auto slots = communicator_.publish();
   for (size_t i = 0; i < mine.size(); ++i) {

@@ -1,8 +1,9 @@
-// Picks the next tokens of a step from the ranks' vocabulary shards. Collective: every rank calls sample() with its shard's
-// logits and gets the same tokens, because all decisions are made from the same exchanged bytes.
+// Picks the next tokens of a step from the ranks' vocabulary shards. Collective: every rank calls sample()
+// with its shard's logits and gets the same tokens, because all decisions are made from the same exchanged
+// bytes.
 //
-// The chain is llama.cpp's: bias and penalties, top-k, top-p, min-p, temperature, draw. The draw is the Gumbel-max trick, so
-// it is exact over any candidate set and any shard can compute any token's noise.
+// The chain is llama.cpp's: bias and penalties, top-k, top-p, min-p, temperature, draw. The draw is the
+// Gumbel-max trick, so it is exact over any candidate set and any shard can compute any token's noise.
 #pragma once
 
 #include <cstdint>
@@ -18,10 +19,10 @@ namespace tandem {
 
 /// One token to choose.
 struct SampleRow {
-  std::span<const float> logits;        // (local vocabulary)
+  std::span<const float> logits;  // (local vocabulary)
   const SamplingParams* params = nullptr;
-  std::span<const int32_t> history;     // tokens so far, the prompt's included
-  uint64_t position = 0;                ///< of the token to choose: the noise's counter
+  std::span<const int32_t> history;  // tokens so far, the prompt's included
+  uint64_t position = 0;             ///< of the token to choose: the noise's counter
 };
 
 class Sampler {

@@ -1,6 +1,6 @@
-// How the next token is chosen. Sampling is a function of the logits, the history, the parameters and a counter, never of
-// rank count, batch or call order: noise is a function of (seed, position, token), sums of exponentials are exact, and every
-// rank picks the same token from the same bytes.
+// How the next token is chosen. Sampling is a function of the logits, the history, the parameters and a
+// counter, never of rank count, batch or call order: noise is a function of (seed, position, token), sums of
+// exponentials are exact, and every rank picks the same token from the same bytes.
 #pragma once
 
 #include <cstdint>

@@ -14,12 +14,14 @@ void Engine::queue(std::unique_ptr<Sequence> sequence) {
   if (sequence->tokens.empty()) throw Error(ExitCode::usage, "the prompt is empty");
   const auto n = static_cast<int64_t>(sequence->tokens.size());
   if (n > options_.context_tokens) {
-    throw Error(ExitCode::usage, fmt::format("the prompt has {} tokens, the context {}", n, options_.context_tokens),
+    throw Error(ExitCode::usage,
+                fmt::format("the prompt has {} tokens, the context {}", n, options_.context_tokens),
                 "give a larger context with -c");
   }
   for (const int32_t token : sequence->tokens) {
     if (token < 0 || token >= model_.config().n_vocab) {
-      throw Error(ExitCode::usage, fmt::format("token {} is not in the vocabulary of {}", token, model_.config().n_vocab));
+      throw Error(ExitCode::usage,
+                  fmt::format("token {} is not in the vocabulary of {}", token, model_.config().n_vocab));
     }
   }
   // A sequence never holds more than its context, and its pages are reserved when it is admitted.
@@ -54,7 +56,8 @@ void Engine::submit(EvaluationRequest request) {
   queue(std::move(sequence));
 }
 
-/// Takes the pages that the sequence can need at most; a kept cache's pages first. False where there are too few.
+/// Takes the pages that the sequence can need at most; a kept cache's pages first. False where there are too
+/// few.
 bool Engine::reserve_pages(Sequence& sequence) {
   const auto kept = sequence.session != 0 ? kept_.find(sequence.session) : kept_.end();
   const int64_t n_needed = ceil_div(sequence.n_prompt + sequence.max_new, kPageTokens);
@@ -84,20 +87,23 @@ void Engine::admit(StepPlan& plan) {
     Sequence& sequence = *waiting_.front();
     if (!reserve_pages(sequence)) {
       if (!active_.empty()) return;  // pages come back when those end
-      // Nothing runs and still it doesn't fit: caches kept for other sessions are given up before the request is.
+      // Nothing runs and still it doesn't fit: caches kept for other sessions are given up before the request
+      // is.
       if (!kept_.empty()) {
         for (const int32_t page : kept_.begin()->second.pages) free_pages_.push_back(page);
         kept_.erase(kept_.begin());
         continue;
       }
       const int64_t n_needed = ceil_div(sequence.n_prompt + sequence.max_new, kPageTokens);
-      throw Error(ExitCode::unavailable, fmt::format("a sequence needs {} pages of KV cache, there are {}", n_needed,
-                                                     free_pages_.size()),
-                  "give a smaller context with -c");
+      throw Error(
+          ExitCode::unavailable,
+          fmt::format("a sequence needs {} pages of KV cache, there are {}", n_needed, free_pages_.size()),
+          "give a smaller context with -c");
     }
     sequence.slot = free_slots_.back();
     free_slots_.pop_back();
-    const std::span<const int32_t> known = std::span(sequence.tokens).first(static_cast<size_t>(sequence.n_computed));
+    const std::span<const int32_t> known =
+        std::span(sequence.tokens).first(static_cast<size_t>(sequence.n_computed));
     plan.admissions.push_back({sequence.slot, sequence.sampling, {known.begin(), known.end()}});
     active_.push_back(std::move(waiting_.front()));
     waiting_.pop_front();
@@ -121,7 +127,8 @@ StepPlan Engine::make_plan() {
     part.pages.assign(sequence.pages.begin(), sequence.pages.begin() + n_pages);
     part.sample = sequence.generates && sequence.max_new > 0 && last == sequence.tokens.size();
     if (sequence.on_logits && static_cast<int64_t>(last) > sequence.logits_from) {
-      part.logits_from = static_cast<int32_t>(std::max<int64_t>(0, sequence.logits_from - static_cast<int64_t>(first)));
+      part.logits_from =
+          static_cast<int32_t>(std::max<int64_t>(0, sequence.logits_from - static_cast<int64_t>(first)));
     }
     plan.sequences.push_back(std::move(part));
     room -= n_tokens;

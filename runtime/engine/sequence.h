@@ -14,12 +14,12 @@ struct Engine::Sequence {
   std::vector<int32_t> pages;   // reserved for all positions it can reach
   SamplingParams sampling;
   int64_t n_prompt = 0;
-  int64_t n_computed = 0;       ///< tokens whose keys and values are in the cache
-  int64_t n_new = 0;            ///< tokens generated
-  int64_t wanted_new = -1;      ///< as asked for
-  int64_t max_new = 0;          ///< as the context allows
+  int64_t n_computed = 0;   ///< tokens whose keys and values are in the cache
+  int64_t n_new = 0;        ///< tokens generated
+  int64_t wanted_new = -1;  ///< as asked for
+  int64_t max_new = 0;      ///< as the context allows
   int64_t session = 0;
-  int64_t logits_from = 0;      ///< first position whose logits are wanted, where on_logits is set
+  int64_t logits_from = 0;  ///< first position whose logits are wanted, where on_logits is set
   int32_t slot = -1;
   bool generates = false;
   bool finished = false;

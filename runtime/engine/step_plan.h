@@ -1,5 +1,6 @@
-// What all ranks do in one step: rank 0's scheduler writes it, every rank executes the same one. It carries everything, so
-// that no rank ever decides by itself. Flat and bounded: it travels as bytes by Communicator::broadcast.
+// What all ranks do in one step: rank 0's scheduler writes it, every rank executes the same one. It carries
+// everything, so that no rank ever decides by itself. Flat and bounded: it travels as bytes by
+// Communicator::broadcast.
 #pragma once
 
 #include <cstddef>
@@ -18,7 +19,8 @@ struct PlanSequence {
   std::vector<int32_t> tokens;
   std::vector<int32_t> pages;  ///< physical page ids that hold positions 0 … last of this step
   bool sample = false;         ///< choose a token from the last one's logits
-  int32_t logits_from = -1;    ///< hand the logits of the tokens from this one on (counted in this part) to rank 0; -1: none
+  int32_t logits_from =
+      -1;  ///< hand the logits of the tokens from this one on (counted in this part) to rank 0; -1: none
 };
 
 /// A slot begins: its sampling parameters (sent once), and the tokens that penalties shall look back on.

@@ -33,7 +33,9 @@ class Keys {
   int64_t integer_or(std::string_view key, int64_t fallback, int64_t min, int64_t max) const {
     return file_.get_int_or(full(key), fallback, min, max);
   }
-  double number_or(std::string_view key, double fallback) const { return file_.get_float_or(full(key), fallback); }
+  double number_or(std::string_view key, double fallback) const {
+    return file_.get_float_or(full(key), fallback);
+  }
   std::string text_or(std::string_view key, std::string_view fallback) const {
     return file_.get_string_or(full(key), fallback);
   }
@@ -45,7 +47,8 @@ class Keys {
       return file_.get_int_or(name, fallback, 1, max);
     }
     const std::vector<int32_t>& values = *file_.find_ints(name);
-    if (values.empty() || std::adjacent_find(values.begin(), values.end(), std::not_equal_to<>()) != values.end()) {
+    if (values.empty() ||
+        std::adjacent_find(values.begin(), values.end(), std::not_equal_to<>()) != values.end()) {
       bad(file_, fmt::format("{} differs from layer to layer, which tandem does not support", name));
     }
     if (values[0] < 1 || values[0] > max) bad(file_, fmt::format("{} is out of range: {}", name, values[0]));
@@ -61,7 +64,8 @@ void read_rope(const GgufFile& file, const Keys& keys, ModelConfig& config) {
   RopeConfig& rope = config.rope;
   rope.style = config.architecture == "llama" ? RopeStyle::adjacent : RopeStyle::halves;
   rope.n_rot = keys.integer_or("rope.dimension_count", config.head_dim, 2, config.head_dim);
-  if (rope.n_rot % 2 != 0) bad(file, fmt::format("{} is odd: {}", keys.full("rope.dimension_count"), rope.n_rot));
+  if (rope.n_rot % 2 != 0)
+    bad(file, fmt::format("{} is odd: {}", keys.full("rope.dimension_count"), rope.n_rot));
   rope.base = keys.number_or("rope.freq_base", 10000.0);
   if (!(rope.base > 1.0) || !std::isfinite(rope.base)) {
     bad(file, fmt::format("{} must be above 1: {}", keys.full("rope.freq_base"), rope.base));
@@ -82,7 +86,8 @@ void read_rope(const GgufFile& file, const Keys& keys, ModelConfig& config) {
                           keys.full("rope.scaling.type"), type));
   }
   if (rope.scaling == RopeScaling::none) rope.factor = 1.0;
-  rope.original_context = keys.integer_or("rope.scaling.original_context_length", config.n_ctx_train, 1, 1 << 30);
+  rope.original_context =
+      keys.integer_or("rope.scaling.original_context_length", config.n_ctx_train, 1, 1 << 30);
   rope.attention_factor = keys.number_or("rope.scaling.attn_factor", 1.0);
   rope.beta_fast = keys.number_or("rope.scaling.yarn_beta_fast", 32.0);
   rope.beta_slow = keys.number_or("rope.scaling.yarn_beta_slow", 1.0);
@@ -98,7 +103,8 @@ void read_gemma3(const Keys& keys, ModelConfig& config) {
   config.window_period = keys.integer_or("attention.sliding_window_pattern", 6, 1, kMaxLayers);
   // The 27B model divides by the embedding's share of a head instead of the head's size.
   constexpr int64_t kLayersOf27B = 62;
-  const int64_t scale_dim = config.n_layers == kLayersOf27B ? config.n_embd / config.n_heads : config.head_dim;
+  const int64_t scale_dim =
+      config.n_layers == kLayersOf27B ? config.n_embd / config.n_heads : config.head_dim;
   config.attention_scale = 1.0f / std::sqrt(static_cast<float>(scale_dim));
   // Local layers keep the short-context rotation: own base, no stretching.
   config.rope_local.base = keys.number_or("rope.freq_base_swa", 10000.0);
@@ -176,7 +182,8 @@ RopeFrequencies rope_frequencies(const RopeConfig& rope, const std::vector<float
   double low = 0.0;
   double high = 0.0;
   if (rope.scaling == RopeScaling::yarn) {
-    // The dimension whose wave turns `beta` times within the original context (YaRN, Peng et al. 2023, section 3.2).
+    // The dimension whose wave turns `beta` times within the original context (YaRN, Peng et al. 2023,
+    // section 3.2).
     const auto dimension_of = [&](double beta) {
       return static_cast<double>(rope.n_rot) *
              std::log(static_cast<double>(rope.original_context) / (beta * 2.0 * std::numbers::pi)) /
@@ -188,7 +195,8 @@ RopeFrequencies rope_frequencies(const RopeConfig& rope, const std::vector<float
   }
   for (int64_t i = 0; i < half; ++i) {
     const double factor = factors.empty() ? 1.0 : static_cast<double>(factors[static_cast<size_t>(i)]);
-    const double full = std::pow(rope.base, -2.0 * static_cast<double>(i) / static_cast<double>(rope.n_rot)) / factor;
+    const double full =
+        std::pow(rope.base, -2.0 * static_cast<double>(i) / static_cast<double>(rope.n_rot)) / factor;
     double keep = 0.0;  // share of the unstretched frequency
     if (rope.scaling == RopeScaling::yarn) {
       const double ramp = (static_cast<double>(i) - low) / std::max(0.001, high - low);

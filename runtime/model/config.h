@@ -15,10 +15,10 @@ enum class RopeScaling : uint8_t { none, linear, yarn };
 
 struct RopeConfig {
   RopeStyle style = RopeStyle::adjacent;
-  int64_t n_rot = 0;           ///< dimensions of a head that turn
+  int64_t n_rot = 0;  ///< dimensions of a head that turn
   double base = 10000.0;
   RopeScaling scaling = RopeScaling::none;
-  double factor = 1.0;         ///< context is stretched by this
+  double factor = 1.0;  ///< context is stretched by this
   double attention_factor = 1.0;
   int64_t original_context = 0;
   double beta_fast = 32.0;
@@ -43,12 +43,12 @@ struct ModelConfig {
   float attention_scale = 0.0f;
   Gate gate = Gate::swiglu;
   bool qkv_bias = false;
-  bool qk_norm = false;     ///< per-head RMS norm of q and k before they turn
-  bool post_norms = false;  ///< norms behind attention and FFN, before the residual sum
-  bool tied_head = false;   ///< the head is the embedding table
-  RopeConfig rope;          ///< of layers that see the whole context
-  RopeConfig rope_local;    ///< of layers with a sliding window
-  int64_t window = 0;       ///< positions that a local layer sees; 0: there are no such layers
+  bool qk_norm = false;       ///< per-head RMS norm of q and k before they turn
+  bool post_norms = false;    ///< norms behind attention and FFN, before the residual sum
+  bool tied_head = false;     ///< the head is the embedding table
+  RopeConfig rope;            ///< of layers that see the whole context
+  RopeConfig rope_local;      ///< of layers with a sliding window
+  int64_t window = 0;         ///< positions that a local layer sees; 0: there are no such layers
   int64_t window_period = 0;  ///< every window_period-th layer sees everything
 
   bool is_local(int64_t layer) const { return window > 0 && (layer + 1) % window_period != 0; }

@@ -1,5 +1,5 @@
-// One token's road through the model. A layer is attention and feed-forward, each ending in a row-split product whose partial
-// sums all ranks exchange; everything between two exchanges is local to a rank.
+// One token's road through the model. A layer is attention and feed-forward, each ending in a row-split
+// product whose partial sums all ranks exchange; everything between two exchanges is local to a rank.
 #include "ops/core/check.h"
 #include "runtime/model/model.h"
 
@@ -77,7 +77,8 @@ NormSpec Model::norm_before_attention(int64_t layer, const Vector* post) {
 void Model::embed(const StepBatch& batch) {
   const size_t n_bytes = batch.tokens.size() * static_cast<size_t>(config_.n_embd) * sizeof(float);
   backend_->embed(*weights_.embedding, shard_.vocab, communicator_.contribution(n_bytes));
-  backend_->start_residual(communicator_.publish(), config_.embedding_scale, norm_before_attention(0, nullptr));
+  backend_->start_residual(communicator_.publish(), config_.embedding_scale,
+                           norm_before_attention(0, nullptr));
 }
 
 void Model::attention(int64_t index, int64_t n_tokens) {
@@ -94,8 +95,9 @@ void Model::attention(int64_t index, int64_t n_tokens) {
   backend_->attend(spec, *layer.o);
   const size_t n_bytes = static_cast<size_t>(n_tokens * config_.n_embd) * sizeof(int64_t);
   backend_->attention_output(*layer.o, plan_.attention_chunk(), communicator_.contribution(n_bytes));
-  backend_->reduce_add_norm(communicator_.publish(), {layer.attention_post_norm.get(), layer.ffn_norm.get(),
-                                                      config_.norm_eps, ffn_readers_[static_cast<size_t>(index)]});
+  backend_->reduce_add_norm(communicator_.publish(),
+                            {layer.attention_post_norm.get(), layer.ffn_norm.get(), config_.norm_eps,
+                             ffn_readers_[static_cast<size_t>(index)]});
 }
 
 void Model::feed_forward(int64_t index, int64_t n_tokens) {
@@ -109,7 +111,8 @@ void Model::feed_forward(int64_t index, int64_t n_tokens) {
     backend_->gate_up(*layer.gate, *layer.up, config_.gate, *layer.down);
     backend_->ffn_down(*layer.down, plan_.ffn_chunk(), communicator_.contribution(n_bytes));
   }
-  backend_->reduce_add_norm(communicator_.publish(), norm_before_attention(index + 1, layer.ffn_post_norm.get()));
+  backend_->reduce_add_norm(communicator_.publish(),
+                            norm_before_attention(index + 1, layer.ffn_post_norm.get()));
 }
 
 void Model::forward(const StepBatch& batch) {

@@ -17,16 +17,17 @@ namespace tandem {
 
 /// How much a model can do at once; the same on every rank.
 struct ModelCapacity {
-  int64_t max_tokens = 512;   ///< in one step
-  int64_t n_pages = 0;        ///< of the KV cache
+  int64_t max_tokens = 512;  ///< in one step
+  int64_t n_pages = 0;       ///< of the KV cache
   bool kv_f32 = false;
 };
 
 class Model {
  public:
   /// Loads this rank's share. Collective; errors as load_weights() and Backend::allocate().
-  Model(const GgufFile& file, const ModelConfig& config, const SplitWeights& split, const ModelCapacity& capacity,
-        std::unique_ptr<Backend> backend, Communicator& communicator, const LoadProgress& progress = {});
+  Model(const GgufFile& file, const ModelConfig& config, const SplitWeights& split,
+        const ModelCapacity& capacity, std::unique_ptr<Backend> backend, Communicator& communicator,
+        const LoadProgress& progress = {});
 
   const ModelConfig& config() const { return config_; }
   const ShardPlan& plan() const { return plan_; }
@@ -39,8 +40,8 @@ class Model {
   /// Runs `batch` through all layers.
   void forward(const StepBatch& batch);
 
-  /// The logits of the tokens `outputs` (indices within the last forward()'s step) over this rank's vocabulary rows:
-  /// (n_outputs, vocab().size()), valid until the next call. Local: no exchange.
+  /// The logits of the tokens `outputs` (indices within the last forward()'s step) over this rank's
+  /// vocabulary rows: (n_outputs, vocab().size()), valid until the next call. Local: no exchange.
   std::span<const float> logits(std::span<const int64_t> outputs);
 
  private:

@@ -45,15 +45,17 @@ Range SplitWeights::share(int64_t n_units, int rank) const {
   const double total = std::accumulate(weights_.begin(), weights_.end(), 0.0);
   const auto edge = [&](int r) {
     const double before = std::accumulate(weights_.begin(), weights_.begin() + r, 0.0);
-    return r == n_ranks() ? n_units : static_cast<int64_t>(std::floor(static_cast<double>(n_units) * before / total + 0.5));
+    return r == n_ranks()
+               ? n_units
+               : static_cast<int64_t>(std::floor(static_cast<double>(n_units) * before / total + 0.5));
   };
   return {edge(rank), edge(rank + 1)};
 }
 
 ShardPlan::ShardPlan(const GgufFile& file, const ModelConfig& config, const SplitWeights& weights)
     : head_dim_(config.head_dim) {
-  // A quantised row-split matrix is cut between groups of 32 columns only: heads are dealt in the smallest number that
-  // fills whole groups (one for head sizes of 64, 96, 128, 256).
+  // A quantised row-split matrix is cut between groups of 32 columns only: heads are dealt in the smallest
+  // number that fills whole groups (one for head sizes of 64, 96, 128, 256).
   const int64_t group = is_quantised(file, "attn_output.weight") ? kQuantGroup : 1;
   const int64_t heads_a_unit = std::lcm(head_dim_, group) / head_dim_;
   attention_chunk_ = heads_a_unit * head_dim_;
@@ -67,7 +69,8 @@ ShardPlan::ShardPlan(const GgufFile& file, const ModelConfig& config, const Spli
       shard.kv_heads = {shard.q_heads.begin / heads_a_kv, ceil_div(shard.q_heads.end, heads_a_kv)};
     }
     shard.ffn = elements(weights.share(ceil_div(config.n_ff, ffn_chunk_), r), ffn_chunk_, config.n_ff);
-    shard.vocab = elements(weights.share(ceil_div(config.n_vocab, kVocabUnit), r), kVocabUnit, config.n_vocab);
+    shard.vocab =
+        elements(weights.share(ceil_div(config.n_vocab, kVocabUnit), r), kVocabUnit, config.n_vocab);
     ranks_.push_back(shard);
   }
 }
@@ -93,8 +96,10 @@ TensorShard ShardPlan::shard(const GgufTensor& tensor, int r) const {
       role == "ffn_up_exps.weight") {
     return {SplitKind::column_split, mine.ffn, all_cols};
   }
-  if (role == "ffn_down.weight" || role == "ffn_down_exps.weight") return {SplitKind::row_split, all_rows, mine.ffn};
-  if (role == "token_embd.weight" || role == "output.weight") return {SplitKind::column_split, mine.vocab, all_cols};
+  if (role == "ffn_down.weight" || role == "ffn_down_exps.weight")
+    return {SplitKind::row_split, all_rows, mine.ffn};
+  if (role == "token_embd.weight" || role == "output.weight")
+    return {SplitKind::column_split, mine.vocab, all_cols};
   return {SplitKind::replicated, all_rows, all_cols};
 }
 

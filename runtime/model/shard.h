@@ -1,8 +1,9 @@
-// Which rank holds which part of which tensor. Pure: no file, no communication, no memory. The loader, `inspect` and the
-// planner all ask here, so that what is shown is what is done.
+// Which rank holds which part of which tensor. Pure: no file, no communication, no memory. The loader,
+// `inspect` and the planner all ask here, so that what is shown is what is done.
 //
-// Words: column-split = a matrix's output rows are shared out (q, k, v, gate, up, head, embedding); row-split = its
-// input columns are (attention output, ffn_down). Rows and columns are always those of the matrix as the file stores it.
+// Words: column-split = a matrix's output rows are shared out (q, k, v, gate, up, head, embedding); row-split
+// = its input columns are (attention output, ffn_down). Rows and columns are always those of the matrix as
+// the file stores it.
 #pragma once
 
 #include <cstdint>
@@ -34,10 +35,10 @@ class SplitWeights {
 
 /// What a rank owns, in units that no cut can break: query heads, FFN columns, vocabulary rows.
 struct RankShard {
-  Range q_heads;    ///< query heads
-  Range kv_heads;   ///< every KV head that those need: neighbours may hold the same one
-  Range ffn;        ///< columns of the hidden layer (of every expert)
-  Range vocab;      ///< rows of the embedding table and of the head
+  Range q_heads;   ///< query heads
+  Range kv_heads;  ///< every KV head that those need: neighbours may hold the same one
+  Range ffn;       ///< columns of the hidden layer (of every expert)
+  Range vocab;     ///< rows of the embedding table and of the head
 };
 
 enum class SplitKind : uint8_t { replicated, column_split, row_split };
@@ -57,13 +58,15 @@ class ShardPlan {
   int n_ranks() const { return static_cast<int>(ranks_.size()); }
   const RankShard& rank(int r) const { return ranks_[static_cast<size_t>(r)]; }
 
-  /// The part of `tensor` that rank r holds. Rows count within one matrix (an expert tensor holds n_experts of them).
+  /// The part of `tensor` that rank r holds. Rows count within one matrix (an expert tensor holds n_experts
+  /// of them).
   TensorShard shard(const GgufTensor& tensor, int r) const;
 
   /// Bytes of the file that rank r holds of `tensor` (blocks cut by the shard count whole).
   int64_t bytes(const GgufTensor& tensor, int r) const;
 
-  /// Fixed-point sums of row-split products add floats within chunks of this many columns; shards end at chunk ends.
+  /// Fixed-point sums of row-split products add floats within chunks of this many columns; shards end at
+  /// chunk ends.
   int64_t attention_chunk() const { return attention_chunk_; }
   int64_t ffn_chunk() const { return ffn_chunk_; }
 
@@ -75,6 +78,8 @@ class ShardPlan {
 };
 
 /// The hidden layer's unit: a function of its width alone, so that every split cuts at the same places.
-constexpr int64_t ffn_unit(int64_t n_ff) { return n_ff >= 1024 ? 128 : 32; }
+constexpr int64_t ffn_unit(int64_t n_ff) {
+  return n_ff >= 1024 ? 128 : 32;
+}
 
 }  // namespace tandem

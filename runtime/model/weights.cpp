@@ -59,7 +59,8 @@ struct Batch {
 /// Names every tensor that the model needs, checks it and makes the backend's matrix for it.
 class Declaration {
  public:
-  Declaration(const GgufFile& file, const ModelConfig& config, const ShardPlan& plan, int rank, Backend& backend)
+  Declaration(const GgufFile& file, const ModelConfig& config, const ShardPlan& plan, int rank,
+              Backend& backend)
       : file_(file), config_(config), plan_(plan), rank_(rank), backend_(backend) {}
 
   ModelWeights declare();
@@ -143,7 +144,8 @@ void Declaration::declare_attention(const std::string& prefix, LayerWeights& lay
     vector(prefix + "attn_q_norm.weight", config_.head_dim, layer.q_norm);
     vector(prefix + "attn_k_norm.weight", config_.head_dim, layer.k_norm);
   }
-  if (config_.post_norms) vector(prefix + "post_attention_norm.weight", config_.n_embd, layer.attention_post_norm);
+  if (config_.post_norms)
+    vector(prefix + "post_attention_norm.weight", config_.n_embd, layer.attention_post_norm);
 }
 
 void Declaration::declare_ffn(const std::string& prefix, LayerWeights& layer) {
@@ -156,7 +158,8 @@ void Declaration::declare_ffn(const std::string& prefix, LayerWeights& layer) {
     return;
   }
   if (file_.find_tensor(prefix + "ffn_gate.0.weight") != nullptr) {
-    bad(file_, "its experts are separate tensors, as files from before April 2024 have them; convert it again");
+    bad(file_,
+        "its experts are separate tensors, as files from before April 2024 have them; convert it again");
   }
   layer.router = matrix(prefix + "ffn_gate_inp.weight", config_.n_embd, config_.n_experts);
   layer.gates = experts(prefix + "ffn_gate_exps.weight", config_.n_embd, config_.n_ff);
@@ -210,7 +213,8 @@ std::vector<Batch> plan_reads(const std::vector<Target>& targets) {
         if (!joins) batches.push_back({tensor.file_index, offset, offset, {}});
         Batch& batch = batches.back();
         const uint64_t room = kStageBytes - (offset - batch.begin);
-        int64_t take = std::min<int64_t>(n_rows - at, static_cast<int64_t>(std::max<uint64_t>(1, room / row)));
+        int64_t take =
+            std::min<int64_t>(n_rows - at, static_cast<int64_t>(std::max<uint64_t>(1, room / row)));
         if (at + take < n_rows && take >= kPackRows) take = round_down(take, kPackRows);
         batch.pieces.push_back({index, m, {at, at + take}, offset, static_cast<uint64_t>(take) * row});
         batch.end = offset + static_cast<uint64_t>(take) * row;
@@ -236,8 +240,10 @@ class InputFile {
     while (!out.empty()) {
       const ssize_t n = ::pread(fd_, out.data(), out.size(), static_cast<off_t>(offset));
       if (n < 0 && errno == EINTR) continue;
-      if (n < 0) throw Error(ExitCode::io, fmt::format("{}: {} at byte {}", path_, std::strerror(errno), offset));
-      if (n == 0) throw Error(ExitCode::io, fmt::format("{}: ends at byte {}, it was longer before", path_, offset));
+      if (n < 0)
+        throw Error(ExitCode::io, fmt::format("{}: {} at byte {}", path_, std::strerror(errno), offset));
+      if (n == 0)
+        throw Error(ExitCode::io, fmt::format("{}: ends at byte {}, it was longer before", path_, offset));
       offset += static_cast<uint64_t>(n);
       out = out.subspan(static_cast<size_t>(n));
     }
@@ -266,7 +272,8 @@ void pack_piece(const Target& target, const Piece& piece, const std::byte* bytes
     size_t stride;
     Range local;
   } work{target.matrices[static_cast<size_t>(piece.matrix)],
-         bytes + static_cast<size_t>(rows.begin - piece.rows.begin) * stride, stride,
+         bytes + static_cast<size_t>(rows.begin - piece.rows.begin) * stride,
+         stride,
          {rows.begin - target.shard.rows.begin, rows.end - target.shard.rows.begin}};
   const int64_t first_panel = work.local.begin / kPackRows;
   const int64_t n_panels = ceil_div(work.local.end, kPackRows) - first_panel;
@@ -278,11 +285,13 @@ void pack_piece(const Target& target, const Piece& piece, const std::byte* bytes
       n_panels, 1,
       [](void* raw, Range panels) {
         const Context& c = *static_cast<const Context*>(raw);
-        const Range mine = intersect({(c.first_panel + panels.begin) * kPackRows, (c.first_panel + panels.end) * kPackRows},
-                                     c.work->local);
-        c.work->matrix->put_rows(mine.begin, mine.size(),
-                                 c.work->first_row + static_cast<size_t>(mine.begin - c.work->local.begin) * c.work->stride,
-                                 c.work->stride);
+        const Range mine =
+            intersect({(c.first_panel + panels.begin) * kPackRows, (c.first_panel + panels.end) * kPackRows},
+                      c.work->local);
+        c.work->matrix->put_rows(
+            mine.begin, mine.size(),
+            c.work->first_row + static_cast<size_t>(mine.begin - c.work->local.begin) * c.work->stride,
+            c.work->stride);
       },
       &context);
 }
@@ -319,7 +328,8 @@ ModelWeights load_weights(const GgufFile& file, const ModelConfig& config, const
     const Range part = my_part(batch, communicator);
     files[static_cast<size_t>(batch.file_index)].read(
         batch.begin + static_cast<uint64_t>(part.begin),
-        stages[index % 2]->bytes().subspan(static_cast<size_t>(part.begin), static_cast<size_t>(part.size())));
+        stages[index % 2]->bytes().subspan(static_cast<size_t>(part.begin),
+                                           static_cast<size_t>(part.size())));
     stats.bytes_read += static_cast<uint64_t>(part.size());
     stats.n_reads += part.empty() ? 0 : 1;
   };
@@ -330,13 +340,15 @@ ModelWeights load_weights(const GgufFile& file, const ModelConfig& config, const
     if (i + 1 < batches.size()) read_part(i + 1);
     const std::byte* stage = stages[i % 2]->bytes().data();
     for (const Piece& piece : batches[i].pieces) {
-      pack_piece(declaration.targets[piece.target], piece, stage + (piece.offset - batches[i].begin), backend);
+      pack_piece(declaration.targets[piece.target], piece, stage + (piece.offset - batches[i].begin),
+                 backend);
     }
     done += batches[i].end - batches[i].begin;
     if (progress) progress(done, stats.bytes_total);
   }
   communicator.node_barrier();  // nobody frees a buffer that another still packs from
-  for (PendingVector& pending : declaration.vectors) *pending.destination = backend.make_vector(*pending.floats);
+  for (PendingVector& pending : declaration.vectors)
+    *pending.destination = backend.make_vector(*pending.floats);
   stats.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return weights;
 }

@@ -15,16 +15,16 @@
 namespace tandem {
 
 struct LayerWeights {
-  std::unique_ptr<Vector> attention_norm, ffn_norm;             // (n_embd)
-  std::unique_ptr<Vector> attention_post_norm, ffn_post_norm;   // (n_embd) or null
-  std::unique_ptr<Vector> q_norm, k_norm;                       // (head_dim) or null
-  std::unique_ptr<Vector> q_bias, k_bias, v_bias;               // (local heads · head_dim) or null
-  std::unique_ptr<Matrix> q, k, v;                              // (local heads · head_dim, n_embd)
-  std::unique_ptr<Matrix> o;                                    // (n_embd, local heads · head_dim)
-  std::unique_ptr<Matrix> gate, up;                             // (local ff, n_embd)
-  std::unique_ptr<Matrix> down;                                 // (n_embd, local ff)
-  std::unique_ptr<Matrix> router;                               // (n_experts, n_embd), or null
-  std::vector<std::unique_ptr<Matrix>> gates, ups, downs;       // an expert each, or empty
+  std::unique_ptr<Vector> attention_norm, ffn_norm;            // (n_embd)
+  std::unique_ptr<Vector> attention_post_norm, ffn_post_norm;  // (n_embd) or null
+  std::unique_ptr<Vector> q_norm, k_norm;                      // (head_dim) or null
+  std::unique_ptr<Vector> q_bias, k_bias, v_bias;              // (local heads · head_dim) or null
+  std::unique_ptr<Matrix> q, k, v;                             // (local heads · head_dim, n_embd)
+  std::unique_ptr<Matrix> o;                                   // (n_embd, local heads · head_dim)
+  std::unique_ptr<Matrix> gate, up;                            // (local ff, n_embd)
+  std::unique_ptr<Matrix> down;                                // (n_embd, local ff)
+  std::unique_ptr<Matrix> router;                              // (n_experts, n_embd), or null
+  std::vector<std::unique_ptr<Matrix>> gates, ups, downs;      // an expert each, or empty
 
   AttentionWeights attention() const {
     return {q.get(), k.get(), v.get(), q_bias.get(), k_bias.get(), v_bias.get(), q_norm.get(), k_norm.get()};
@@ -36,7 +36,7 @@ struct ModelWeights {
   std::unique_ptr<Matrix> separate_head;
   std::unique_ptr<Vector> output_norm;
   std::vector<LayerWeights> layers;
-  std::vector<float> rope_factors;    // (n_rot / 2), or empty
+  std::vector<float> rope_factors;  // (n_rot / 2), or empty
 
   const Matrix& head() const { return separate_head ? *separate_head : *embedding; }
 };
@@ -52,9 +52,9 @@ struct LoadStats {
 /// Called on every rank with bytes done and bytes in all; throws to stop.
 using LoadProgress = std::function<void(uint64_t done, uint64_t total)>;
 
-/// Reads every tensor of the model, each byte by one rank of the node, and gives this rank's shards to `backend`.
-/// Collective. Throws Error(bad_data) where a tensor is missing or has the wrong shape (the same on every rank),
-/// Error(io) where the file can't be read.
+/// Reads every tensor of the model, each byte by one rank of the node, and gives this rank's shards to
+/// `backend`. Collective. Throws Error(bad_data) where a tensor is missing or has the wrong shape (the same
+/// on every rank), Error(io) where the file can't be read.
 ModelWeights load_weights(const GgufFile& file, const ModelConfig& config, const ShardPlan& plan,
                           Communicator& communicator, Backend& backend, LoadStats& stats,
                           const LoadProgress& progress = {});

@@ -9,8 +9,8 @@
 namespace tandem::test {
 namespace {
 
-/// Where a format's blocks keep their scale and their minimum (offset −1: none), the deviation of a block of random bytes
-/// with scale 1, and the minimum that centres it, in scales.
+/// Where a format's blocks keep their scale and their minimum (offset −1: none), the deviation of a block of
+/// random bytes with scale 1, and the minimum that centres it, in scales.
 struct BlockRecipe {
   TensorType type;
   int scale_offset;
@@ -20,12 +20,12 @@ struct BlockRecipe {
 };
 
 constexpr BlockRecipe kRecipes[] = {
-    {TensorType::q4_0, 0, -1, 4.6f, 0.0f},     {TensorType::q4_1, 0, 2, 4.6f, -7.5f},
-    {TensorType::q5_0, 0, -1, 9.2f, 0.0f},     {TensorType::q5_1, 0, 2, 9.2f, -15.5f},
-    {TensorType::q8_0, 0, -1, 73.9f, 0.0f},    {TensorType::q2_k, 80, 82, 9.8f, 1.5f},
-    {TensorType::q3_k, 108, -1, 42.0f, 0.0f},  {TensorType::q4_k, 0, 2, 170.0f, 7.5f},
-    {TensorType::q5_k, 0, 2, 340.0f, 15.5f},   {TensorType::q6_k, 208, -1, 1366.0f, 0.0f},
-    {TensorType::iq4_nl, 0, -1, 70.0f, 0.0f},  {TensorType::iq4_xs, 0, -1, 1290.0f, 0.0f},
+    {TensorType::q4_0, 0, -1, 4.6f, 0.0f},    {TensorType::q4_1, 0, 2, 4.6f, -7.5f},
+    {TensorType::q5_0, 0, -1, 9.2f, 0.0f},    {TensorType::q5_1, 0, 2, 9.2f, -15.5f},
+    {TensorType::q8_0, 0, -1, 73.9f, 0.0f},   {TensorType::q2_k, 80, 82, 9.8f, 1.5f},
+    {TensorType::q3_k, 108, -1, 42.0f, 0.0f}, {TensorType::q4_k, 0, 2, 170.0f, 7.5f},
+    {TensorType::q5_k, 0, 2, 340.0f, 15.5f},  {TensorType::q6_k, 208, -1, 1366.0f, 0.0f},
+    {TensorType::iq4_nl, 0, -1, 70.0f, 0.0f}, {TensorType::iq4_xs, 0, -1, 1290.0f, 0.0f},
 };
 
 /// f16 of a small number, by way of its definition (rounds towards zero; tests need no more).
@@ -41,7 +41,9 @@ uint16_t half_bits(float value) {
   return static_cast<uint16_t>(sign | ((exponent + 14) << 10) | mantissa);
 }
 
-void put_half(Bytes& bytes, size_t offset, float value) { patch(bytes, offset, half_bits(value)); }
+void put_half(Bytes& bytes, size_t offset, float value) {
+  patch(bytes, offset, half_bits(value));
+}
 
 Bytes random_floats(TensorType type, int64_t n, float deviation, float centre, TestRandom& random) {
   Bytes bytes;
@@ -84,9 +86,11 @@ Bytes random_blocks(TensorType type, int64_t n_elements, float deviation, uint64
   if (recipe == nullptr) throw std::invalid_argument("no recipe for this format");
   Bytes bytes(static_cast<size_t>(n_elements / info.block_elements * info.block_bytes));
   for (size_t i = 0; i + 8 <= bytes.size(); i += 8) patch(bytes, i, random.next());
-  for (size_t i = bytes.size() & ~size_t{7}; i < bytes.size(); ++i) bytes[i] = std::byte(random.next() & 0xff);
+  for (size_t i = bytes.size() & ~size_t{7}; i < bytes.size(); ++i)
+    bytes[i] = std::byte(random.next() & 0xff);
   for (size_t block = 0; block < bytes.size(); block += static_cast<size_t>(info.block_bytes)) {
-    const float scale = deviation / recipe->unit_deviation * static_cast<float>(0.75 + 0.5 * random.uniform());
+    const float scale =
+        deviation / recipe->unit_deviation * static_cast<float>(0.75 + 0.5 * random.uniform());
     put_half(bytes, block + static_cast<size_t>(recipe->scale_offset), scale);
     if (recipe->min_offset >= 0) {
       put_half(bytes, block + static_cast<size_t>(recipe->min_offset), scale * recipe->centring_min);

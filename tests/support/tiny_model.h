@@ -1,5 +1,5 @@
-// Tiny random models as GGUF files: every family's tensors at odd shapes, any format. Weights are seeded and centred, so
-// that activations stay natural through a few layers. Never used outside tests/.
+// Tiny random models as GGUF files: every family's tensors at odd shapes, any format. Weights are seeded and
+// centred, so that activations stay natural through a few layers. Never used outside tests/.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,6 @@
-// The law of the CPU backend: a sequence's logits are the same bits at every rank count and split, alone or among others,
-// at any prompt chunking, on any pages, for every format and family. Ranks are threads of this process.
+// The law of the CPU backend: a sequence's logits are the same bits at every rank count and split, alone or
+// among others, at any prompt chunking, on any pages, for every format and family. Ranks are threads of this
+// process.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -39,7 +40,8 @@ void with_engine(const std::string& path, const Way& way, const std::function<vo
     ModelCapacity capacity;
     capacity.n_pages = way.n_pages;
     capacity.kv_f32 = way.kv_f32;
-    Model model(file, config, split, capacity, make_cpu_backend(cpu), *communicators[static_cast<size_t>(rank)]);
+    Model model(file, config, split, capacity, make_cpu_backend(cpu),
+                *communicators[static_cast<size_t>(rank)]);
     EngineOptions options;
     options.batch_tokens = way.batch_tokens;
     options.context_tokens = 512;
@@ -60,7 +62,8 @@ void with_engine(const std::string& path, const Way& way, const std::function<vo
 std::vector<int32_t> some_tokens(int64_t n, int64_t n_vocab, uint64_t seed) {
   TestRandom random(seed);
   std::vector<int32_t> tokens;
-  for (int64_t i = 0; i < n; ++i) tokens.push_back(static_cast<int32_t>(random.next() % static_cast<uint64_t>(n_vocab)));
+  for (int64_t i = 0; i < n; ++i)
+    tokens.push_back(static_cast<int32_t>(random.next() % static_cast<uint64_t>(n_vocab)));
   return tokens;
 }
 
@@ -131,12 +134,15 @@ class SameBits : public ::testing::Test {
 
 class SameBitsFormat : public SameBits, public ::testing::WithParamInterface<TensorType> {};
 
-TEST_P(SameBitsFormat, AtEveryRankCountSplitAndChunking) { expect_same(TinyModel::for_type(GetParam())); }
+TEST_P(SameBitsFormat, AtEveryRankCountSplitAndChunking) {
+  expect_same(TinyModel::for_type(GetParam()));
+}
 
 INSTANTIATE_TEST_SUITE_P(Formats, SameBitsFormat,
-                         ::testing::Values(TensorType::f32, TensorType::f16, TensorType::bf16, TensorType::q4_0,
-                                           TensorType::q4_1, TensorType::q5_0, TensorType::q5_1, TensorType::q8_0,
-                                           TensorType::q2_k, TensorType::q3_k, TensorType::q4_k, TensorType::q5_k,
+                         ::testing::Values(TensorType::f32, TensorType::f16, TensorType::bf16,
+                                           TensorType::q4_0, TensorType::q4_1, TensorType::q5_0,
+                                           TensorType::q5_1, TensorType::q8_0, TensorType::q2_k,
+                                           TensorType::q3_k, TensorType::q4_k, TensorType::q5_k,
                                            TensorType::q6_k, TensorType::iq4_nl, TensorType::iq4_xs),
                          [](const auto& param) { return std::string(type_info(param.param).name); });
 
@@ -234,7 +240,8 @@ TEST_F(SameBits, GenerationAgreesWithEvaluation) {
   all.insert(all.end(), texts[0].begin(), texts[0].end());
   const Logits logits = logits_of(path, {}, all);
   for (size_t i = 0; i < texts[0].size(); ++i) {
-    const auto row = logits.begin() + static_cast<int64_t>((prompt.size() + i - 1) * static_cast<size_t>(model.n_vocab));
+    const auto row =
+        logits.begin() + static_cast<int64_t>((prompt.size() + i - 1) * static_cast<size_t>(model.n_vocab));
     EXPECT_EQ(std::max_element(row, row + model.n_vocab) - row, texts[0][i]) << i;
   }
 }

@@ -1,4 +1,5 @@
-// The sampler against a plain double-precision reading of the same chain, at every rank count and cut of the vocabulary.
+// The sampler against a plain double-precision reading of the same chain, at every rank count and cut of the
+// vocabulary.
 #include "runtime/engine/sampler.h"
 
 #include <gtest/gtest.h>
@@ -27,13 +28,15 @@ std::vector<float> random_logits(uint64_t seed, float spread) {
 }
 
 /// Samples one row with the vocabulary cut at `cuts` among as many ranks; checks that all ranks agree.
-int32_t sample_over(const std::vector<float>& logits, const SamplingParams& params, const std::vector<int64_t>& cuts,
-                    uint64_t position, const std::vector<int32_t>& history = {}) {
+int32_t sample_over(const std::vector<float>& logits, const SamplingParams& params,
+                    const std::vector<int64_t>& cuts, uint64_t position,
+                    const std::vector<int32_t>& history = {}) {
   const auto n_ranks = static_cast<int>(cuts.size()) - 1;
   auto communicators = make_thread_communicators(n_ranks);
   std::vector<int32_t> tokens(static_cast<size_t>(n_ranks));
   int64_t largest = 0;
-  for (int r = 0; r < n_ranks; ++r) largest = std::max(largest, cuts[static_cast<size_t>(r) + 1] - cuts[static_cast<size_t>(r)]);
+  for (int r = 0; r < n_ranks; ++r)
+    largest = std::max(largest, cuts[static_cast<size_t>(r) + 1] - cuts[static_cast<size_t>(r)]);
   std::vector<std::thread> threads;
   for (int r = 0; r < n_ranks; ++r) {
     threads.emplace_back([&, r] {
@@ -53,16 +56,23 @@ int32_t sample_over(const std::vector<float>& logits, const SamplingParams& para
 std::map<int32_t, double> reference_distribution(std::vector<float> logits, const SamplingParams& p) {
   std::vector<int32_t> order(logits.size());
   for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int32_t>(i);
-  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return logits[static_cast<size_t>(a)] > logits[static_cast<size_t>(b)]; });
+  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
+    return logits[static_cast<size_t>(a)] > logits[static_cast<size_t>(b)];
+  });
   if (p.top_k > 0) order.resize(std::min(order.size(), static_cast<size_t>(p.top_k)));
-  const auto weight = [&](int32_t id, double t) { return std::exp((static_cast<double>(logits[static_cast<size_t>(id)]) - logits[static_cast<size_t>(order[0])]) / t); };
+  const auto weight = [&](int32_t id, double t) {
+    return std::exp(
+        (static_cast<double>(logits[static_cast<size_t>(id)]) - logits[static_cast<size_t>(order[0])]) / t);
+  };
   double total = 0.0;
   for (const int32_t id : order) total += weight(id, 1.0);
   double sum = 0.0;
   size_t n = 0;
-  while (n < order.size() && (n == 0 || sum < static_cast<double>(p.top_p) * total)) sum += weight(order[n++], 1.0);
+  while (n < order.size() && (n == 0 || sum < static_cast<double>(p.top_p) * total))
+    sum += weight(order[n++], 1.0);
   if (p.top_p < 1.0f) order.resize(n);
-  std::erase_if(order, [&](int32_t id) { return weight(id, 1.0) < static_cast<double>(p.min_p) * (1.0 - 1e-6); });
+  std::erase_if(order,
+                [&](int32_t id) { return weight(id, 1.0) < static_cast<double>(p.min_p) * (1.0 - 1e-6); });
   std::map<int32_t, double> out;
   total = 0.0;
   for (const int32_t id : order) total += weight(id, p.temperature);
@@ -70,7 +80,8 @@ std::map<int32_t, double> reference_distribution(std::vector<float> logits, cons
   return out;
 }
 
-const std::vector<std::vector<int64_t>> kCuts = {{0, kVocab}, {0, 1500, kVocab}, {0, 0, 16, kVocab}, {0, 700, 1400, 2999, kVocab}};
+const std::vector<std::vector<int64_t>> kCuts = {
+    {0, kVocab}, {0, 1500, kVocab}, {0, 0, 16, kVocab}, {0, 700, 1400, 2999, kVocab}};
 
 /// Draws many tokens and compares their frequencies with the reference by Pearson's statistic.
 void expect_distribution(const std::vector<float>& logits, const SamplingParams& p) {
@@ -94,8 +105,10 @@ void expect_distribution(const std::vector<float>& logits, const SamplingParams&
     statistic += (seen - e) * (seen - e) / e;
     ++degrees;
   }
-  if (rest_expected >= 5.0) statistic += (rest_seen - rest_expected) * (rest_seen - rest_expected) / rest_expected;
-  // The statistic's mean is its degrees of freedom, its deviation sqrt(2·degrees): five of those are never met by chance.
+  if (rest_expected >= 5.0)
+    statistic += (rest_seen - rest_expected) * (rest_seen - rest_expected) / rest_expected;
+  // The statistic's mean is its degrees of freedom, its deviation sqrt(2·degrees): five of those are never
+  // met by chance.
   EXPECT_LT(statistic, degrees + 5.0 * std::sqrt(2.0 * degrees + 1.0));
 }
 

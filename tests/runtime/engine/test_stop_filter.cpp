@@ -6,7 +6,8 @@
 namespace tandem::test {
 namespace {
 
-std::string filtered(const std::string& text, const std::vector<std::string>& stops, size_t piece, bool* stopped = nullptr) {
+std::string filtered(const std::string& text, const std::vector<std::string>& stops, size_t piece,
+                     bool* stopped = nullptr) {
   StopFilter filter(stops);
   std::string out;
   for (size_t at = 0; at < text.size(); at += piece) out += filter.push(text.substr(at, piece));

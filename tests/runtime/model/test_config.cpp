@@ -1,4 +1,5 @@
-// Model configurations: what a file says, what contradicts itself, and the rotations against their published formulas.
+// Model configurations: what a file says, what contradicts itself, and the rotations against their published
+// formulas.
 #include "runtime/model/config.h"
 
 #include <gtest/gtest.h>
@@ -74,28 +75,40 @@ TEST_F(Config, ReadsGemma3) {
 TEST_F(Config, NamesWhatIsWrong) {
   GgufWriter unknown;
   unknown.add("general.architecture", "mamba");
-  EXPECT_NE(error_of(unknown).find("\"mamba\" is not supported (known: llama, qwen2, gemma3)"), std::string::npos);
+  EXPECT_NE(error_of(unknown).find("\"mamba\" is not supported (known: llama, qwen2, gemma3)"),
+            std::string::npos);
   for (const char* key : {"block_count", "embedding_length", "feed_forward_length", "attention.head_count"}) {
     EXPECT_NE(error_of(header("llama", key)).find(std::string("llama.") + key), std::string::npos) << key;
   }
-  EXPECT_NE(error_of(header().add("llama.rope.scaling.type", "ntk")).find("rope.scaling.type"), std::string::npos);
-  EXPECT_NE(error_of(header().add("llama.rope.freq_base", -3.0f)).find("rope.freq_base"), std::string::npos);
-  EXPECT_NE(error_of(header().add("llama.rope.dimension_count", uint32_t{7})).find("rope.dimension_count"), std::string::npos);
-  EXPECT_NE(error_of(header().add("llama.expert_count", uint32_t{4})).find("expert_used_count"), std::string::npos);
-  EXPECT_NE(error_of(header().add("llama.attention.layer_norm_rms_epsilon", 0.0f)).find("epsilon"), std::string::npos);
-  EXPECT_NE(error_of(header().add("llama.attention.value_length", uint32_t{8})).find("16 and values of 8"), std::string::npos);
-  EXPECT_NE(error_of(header("llama", "attention.head_count_kv").add("llama.attention.head_count_kv", uint32_t{3})).find("multiple"),
+  EXPECT_NE(error_of(header().add("llama.rope.scaling.type", "ntk")).find("rope.scaling.type"),
             std::string::npos);
-  EXPECT_NE(error_of(header("llama", "block_count").add("llama.block_count", uint32_t{4000000000u})).find("block_count"),
+  EXPECT_NE(error_of(header().add("llama.rope.freq_base", -3.0f)).find("rope.freq_base"), std::string::npos);
+  EXPECT_NE(error_of(header().add("llama.rope.dimension_count", uint32_t{7})).find("rope.dimension_count"),
+            std::string::npos);
+  EXPECT_NE(error_of(header().add("llama.expert_count", uint32_t{4})).find("expert_used_count"),
+            std::string::npos);
+  EXPECT_NE(error_of(header().add("llama.attention.layer_norm_rms_epsilon", 0.0f)).find("epsilon"),
+            std::string::npos);
+  EXPECT_NE(error_of(header().add("llama.attention.value_length", uint32_t{8})).find("16 and values of 8"),
+            std::string::npos);
+  EXPECT_NE(
+      error_of(header("llama", "attention.head_count_kv").add("llama.attention.head_count_kv", uint32_t{3}))
+          .find("multiple"),
+      std::string::npos);
+  EXPECT_NE(error_of(header("llama", "block_count").add("llama.block_count", uint32_t{4000000000u}))
+                .find("block_count"),
             std::string::npos);
 }
 
 TEST_F(Config, CountsGivenALayerMustAgree) {
   const std::vector<int32_t> same = {4, 4};
   const std::vector<int32_t> different = {4, 2};
-  EXPECT_EQ(read(header("llama", "attention.head_count").add_array("llama.attention.head_count", same)).n_heads, 4);
-  EXPECT_NE(error_of(header("llama", "attention.head_count").add_array("llama.attention.head_count", different)).find("layer to layer"),
-            std::string::npos);
+  EXPECT_EQ(
+      read(header("llama", "attention.head_count").add_array("llama.attention.head_count", same)).n_heads, 4);
+  EXPECT_NE(
+      error_of(header("llama", "attention.head_count").add_array("llama.attention.head_count", different))
+          .find("layer to layer"),
+      std::string::npos);
 }
 
 TEST(Rope, PlainAndLinear) {

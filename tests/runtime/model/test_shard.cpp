@@ -1,5 +1,5 @@
-// Shards tile every tensor at any rank count and split, cut only where a cut is exact, and keep every KV head that their
-// query heads need.
+// Shards tile every tensor at any rank count and split, cut only where a cut is exact, and keep every KV head
+// that their query heads need.
 #include "runtime/model/shard.h"
 
 #include <gtest/gtest.h>
@@ -18,7 +18,9 @@ struct Case {
 std::vector<Case> random_cases() {
   std::vector<Case> cases;
   TestRandom random(11);
-  const auto pick = [&](std::initializer_list<int64_t> from) { return from.begin()[random.next() % from.size()]; };
+  const auto pick = [&](std::initializer_list<int64_t> from) {
+    return from.begin()[random.next() % from.size()];
+  };
   for (int i = 0; i < 80; ++i) {
     TinyModel model;
     model.n_layers = 1;
@@ -64,7 +66,8 @@ TEST(Shard, TilesEveryTensor) {
       const bool experts = tensor.shape.size() == 3;
       const Range all_rows{0, experts ? tensor.shape[1] : tensor.n_rows()};
       const Range all_cols{0, tensor.n_cols()};
-      const bool kv = tensor.name.find("attn_k.") != std::string::npos || tensor.name.find("attn_v.") != std::string::npos;
+      const bool kv = tensor.name.find("attn_k.") != std::string::npos ||
+                      tensor.name.find("attn_v.") != std::string::npos;
       std::vector<Range> rows;
       std::vector<Range> cols;
       SplitKind kind = SplitKind::replicated;
