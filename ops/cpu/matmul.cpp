@@ -131,7 +131,7 @@ bool run_format(const PackedMatrix& weight, const Activations& x, ActForm form, 
   args.panel_bytes = static_cast<int64_t>(weight.bytes()) / weight.n_panels();
   args.n_rows = weight.n_rows();
   args.n_units = FloatFormat<F> ? weight.n_cols() : weight.n_cols() / kGroup;
-  args.phase = static_cast<int>(weight.cols().begin / kGroup % kSegmentGroups);
+  if constexpr (QuantFormat<F>) args.phase = PackedLayout<F>::phase(weight.cols().begin);
   args.wide = form == ActForm::q15;
   ActTile tiles[5];
   args.tiles = tiles;

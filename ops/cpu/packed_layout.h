@@ -3,12 +3,14 @@
 //
 // A panel is 16 rows; lane = row. Panels lie one after another, and a panel is one sequential stream.
 // Float formats: for each column, 16 elements.
-// Quantised formats: segments of up to 8 groups of 32 columns, cut where the stored matrix has its multiples
-// of 256 columns (a shard's first and last segments may be shorter). A segment is a header, padded to 64
-// bytes, and its groups' lines.
-//   header  without sub-scales: a group: 16 halves d [, 16 halves dmin]
-//           with sub-scales: 16 halves d [, 16 halves dmin], then a group: 16 bytes for each of its scales
-//           [and mins]; Q2_K packs scale | min << 4 in a byte as the file does
+// Quantised formats: the groups of 32 columns in order, everything in the order in which it is read.
+//   unit     64 bytes of scales for as many groups as they suffice for (1, 2 or 4), then those groups' lines.
+//            A group's scales: without sub-scales 16 halves d [, 16 halves dmin]; else 16 bytes for each
+//            sub-scale [and sub-min]; Q2_K packs scale | min << 4 in a byte as the file does.
+//   segment  with sub-scales: 64 bytes, 16 halves d [, 16 halves dmin], then the units of up to 8 groups;
+//   segments are cut where
+//            the stored matrix has its multiples of 256 columns (a shard's first and last may be shorter).
+//            Without: a unit. A segment's last unit may lack groups.
 //   lines   kBits lines of 64 bytes a group; a line holds a 32-bit word a row. With c(4v + b) the code of
 //   column 4v + b:
 //           8 bits: word v, byte b = c(4v + b)
@@ -27,8 +29,6 @@
 namespace tandem {
 
 inline constexpr int kLineBytes = 64;
-inline constexpr int kSegmentGroups = 8;
-
 template <class F>
 struct PackedLayout;
 
@@ -36,8 +36,8 @@ template <FloatFormat F>
 struct PackedLayout<F> {
   static constexpr int64_t kColumnBytes = 16 * sizeof(typename F::Element);
 
-  /// A panel's bytes.
-  [[gnu::always_inline]] static constexpr int64_t panel_bytes(int64_t n_cols, int /*phase*/) {
+  /// A panel's bytes, of columns [begin, begin + n_cols).
+  [[gnu::always_inline]] static constexpr int64_t panel_bytes(int64_t n_cols, int64_t /*begin*/) {
     return (n_cols * kColumnBytes + kLineBytes - 1) / kLineBytes * kLineBytes;
   }
 };
@@ -49,22 +49,27 @@ struct PackedLayout<F> {
   static constexpr int kScaleVectors =
       !F::kSubScales ? 0 : (F::kHalves ? 2 : 1) + (F::kHasMin && !kMinInScaleByte ? 1 : 0);
   static constexpr int kHalfVectors = F::kHasMin ? 2 : 1;
-  static constexpr int kFixedHeader = F::kSubScales ? 32 * kHalfVectors : 0;
   static constexpr int kGroupHeader = F::kSubScales ? 16 * kScaleVectors : 32 * kHalfVectors;
+  static constexpr int kUnitGroups = kLineBytes / kGroupHeader;
+  static constexpr int kSegmentGroups = F::kSubScales ? 8 : kUnitGroups;
+  static constexpr int kFixedHeader = F::kSubScales ? kLineBytes : 0;
   static constexpr int kGroupLineBytes = kLines * kLineBytes;
+  static constexpr int kUnitBytes = kLineBytes + kUnitGroups * kGroupLineBytes;
 
-  [[gnu::always_inline]] static constexpr int64_t header_bytes(int64_t n_groups) {
-    return (kFixedHeader + kGroupHeader * n_groups + kLineBytes - 1) / kLineBytes * kLineBytes;
+  /// How many of the first segment's groups lie before column `begin`, the shard's first.
+  [[gnu::always_inline]] static constexpr int phase(int64_t begin) {
+    return F::kSubScales ? static_cast<int>(begin / kGroup % kSegmentGroups) : 0;
   }
   [[gnu::always_inline]] static constexpr int64_t segment_bytes(int64_t n_groups) {
-    return n_groups == 0 ? 0 : header_bytes(n_groups) + kGroupLineBytes * n_groups;
+    if (n_groups == 0) return 0;
+    return kFixedHeader + (n_groups + kUnitGroups - 1) / kUnitGroups * kLineBytes +
+           n_groups * kGroupLineBytes;
   }
-  /// `phase`: how many of the first segment's 8 groups the shard doesn't own.
-  [[gnu::always_inline]] static constexpr int64_t panel_bytes(int64_t n_cols, int phase) {
-    const int64_t end = phase + n_cols / kGroup;
-    if (end <= kSegmentGroups) return segment_bytes(end - phase);
-    return segment_bytes(kSegmentGroups - phase) +
-           (end / kSegmentGroups - 1) * segment_bytes(kSegmentGroups) + segment_bytes(end % kSegmentGroups);
+  [[gnu::always_inline]] static constexpr int64_t panel_bytes(int64_t n_cols, int64_t begin) {
+    const int64_t n_groups = n_cols / kGroup;
+    if (n_groups == 0) return 0;
+    const Segment last = segment_of(n_groups - 1, n_groups, phase(begin));
+    return last.offset + segment_bytes(last.n_groups);
   }
 
   struct Segment {
@@ -81,6 +86,17 @@ struct PackedLayout<F> {
     const int64_t before =
         index == 0 ? 0 : segment_bytes(kSegmentGroups - phase) + (index - 1) * segment_bytes(kSegmentGroups);
     return {before, static_cast<int>(end - begin), static_cast<int>(g - begin)};
+  }
+
+  /// Offsets in a segment of its group g: of the unit that it belongs to, of its scales, of its lines.
+  [[gnu::always_inline]] static constexpr int64_t unit_offset(int g) {
+    return kFixedHeader + g / kUnitGroups * int64_t{kUnitBytes};
+  }
+  [[gnu::always_inline]] static constexpr int64_t scales_offset(int g) {
+    return unit_offset(g) + g % kUnitGroups * kGroupHeader;
+  }
+  [[gnu::always_inline]] static constexpr int64_t lines_offset(int g) {
+    return unit_offset(g) + kLineBytes + g % kUnitGroups * int64_t{kGroupLineBytes};
   }
 };
 

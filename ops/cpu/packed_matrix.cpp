@@ -15,10 +15,6 @@ namespace {
 
 constexpr size_t kHugePage = size_t{2} << 20;
 
-int phase_of(Range cols) {
-  return static_cast<int>(cols.begin / kGroup % kSegmentGroups);
-}
-
 /// Zeroed pages; large pieces begin at a huge page's boundary and ask for huge pages.
 std::byte* map_zeroed(size_t bytes) {
   const size_t slack = bytes >= kHugePage ? kHugePage : 0;
@@ -92,11 +88,11 @@ struct GroupPlace {
   Byte* scales;  ///< 16 bytes a vector
   Byte* lines;
 
-  GroupPlace(Byte* segment, int n_groups, int g)
-      : d(segment + (F::kSubScales ? 0 : g * Layout::kGroupHeader)),
+  GroupPlace(Byte* segment, int g)
+      : d(F::kSubScales ? segment : segment + Layout::scales_offset(g)),
         dmin(d + 32),
-        scales(segment + Layout::kFixedHeader + g * Layout::kGroupHeader),
-        lines(segment + Layout::header_bytes(n_groups) + g * Layout::kGroupLineBytes) {}
+        scales(segment + Layout::scales_offset(g)),
+        lines(segment + Layout::lines_offset(g)) {}
 };
 
 template <QuantFormat F>
@@ -156,7 +152,7 @@ void put_panel_rows(Range cols, const std::byte* rows, size_t row_stride, int64_
   const int64_t first_group = cols.begin / kGroup;
   constexpr int64_t kBlockGroups = F::kElements / kGroup;
   for (int64_t begin = 0; begin < n_groups;) {
-    const auto segment = Layout::segment_of(begin, n_groups, phase_of(cols));
+    const auto segment = Layout::segment_of(begin, n_groups, Layout::phase(cols.begin));
     for (int64_t row = 0; row < n_rows; ++row) {
       const auto* blocks =
           reinterpret_cast<const typename F::Block*>(rows + static_cast<size_t>(row) * row_stride);
@@ -165,7 +161,7 @@ void put_panel_rows(Range cols, const std::byte* rows, size_t row_stride, int64_
         typename F::Block block;
         std::memcpy(&block, blocks + stored / kBlockGroups, sizeof(block));
         const QuantGroup group = F::group(block, static_cast<int>(stored % kBlockGroups));
-        put_group<F>(group, {panel + segment.offset, segment.n_groups, g}, lane + row);
+        put_group<F>(group, {panel + segment.offset, g}, lane + row);
       }
     }
     begin += segment.n_groups;
@@ -208,7 +204,7 @@ PackedMatrix::PackedMatrix(TensorType type, int64_t n_rows, Range cols)
               "packed matrix: columns not in groups of 32", cols.begin, cols.end);
     }
     if (!empty())
-      bytes_ = static_cast<size_t>(n_panels() * PackedLayout<F>::panel_bytes(n_cols(), phase_of(cols)));
+      bytes_ = static_cast<size_t>(n_panels() * PackedLayout<F>::panel_bytes(n_cols(), cols.begin));
   });
   if (bytes_ == 0) return;
   memory_ = std::unique_ptr<std::byte, UnmapPages>(map_zeroed(bytes_), UnmapPages{bytes_});
@@ -247,9 +243,8 @@ void PackedMatrix::dequantize_row(int64_t row, float* out) const {
     } else {
       const int64_t n_groups = n_cols() / kGroup;
       for (int64_t g = 0; g < n_groups; ++g) {
-        const auto segment = Layout::segment_of(g, n_groups, phase_of(cols_));
-        const QuantGroup group =
-            get_group<F>({panel + segment.offset, segment.n_groups, segment.first}, lane);
+        const auto segment = Layout::segment_of(g, n_groups, Layout::phase(cols_.begin));
+        const QuantGroup group = get_group<F>({panel + segment.offset, segment.first}, lane);
         for (int i = 0; i < kGroup; ++i) out[g * kGroup + i] = element<F>(group, i);
       }
     }

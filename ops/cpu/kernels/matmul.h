@@ -28,7 +28,7 @@ struct MatmulArgs {
   int64_t panel_bytes = 0;
   int64_t n_rows = 0;
   int64_t n_units = 0;  ///< columns of float formats, groups of quantised ones
-  int phase = 0;        ///< see PackedLayout::panel_bytes
+  int phase = 0;        ///< see PackedLayout::phase
   int64_t panel_begin = 0;
   int64_t panel_end = 0;
   const ActTile* tiles = nullptr;  ///< (n_tiles)

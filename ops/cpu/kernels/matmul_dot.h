@@ -11,9 +11,10 @@ namespace tandem {
 /// Σ over columns [4 * kFrom, 4 * kTo) of (code - zero point) · activation, a lane a row. codes: the group's
 /// 8 vectors; acts: its 32 bytes; start: -zero point * sum of these activations (not read where codes are the
 /// weight plus 128 and the set multiplies signed bytes). Codes are below 2^kBits, activations in [-127, 127].
+/// Not inlined for plain C++: its unrolled lanes in every kernel would only cost compile time.
 template <int kBits, int kFrom, int kTo>
-[[gnu::always_inline]] inline I32x16<Generic> dot(const I32x16<Generic>* codes, const int8_t* acts,
-                                                  I32x16<Generic> start) {
+[[gnu::noinline]] I32x16<Generic> dot(const I32x16<Generic>* codes, const int8_t* acts,
+                                      I32x16<Generic> start) {
   for (int v = kFrom; v < kTo; ++v) {
     for (int b = 0; b < 4; ++b) {
       const int32_t act = acts[4 * v + b];

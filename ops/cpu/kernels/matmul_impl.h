@@ -18,6 +18,11 @@
 
 namespace tandem {
 
+/// How far ahead of the stream lines are asked for. Measured on Zen 4 with the weights in memory: without it
+/// products with formats that take unpacking reach 70 to 80 % of a plain read's speed, with it 85 to 95 %;
+/// those of 8 bits are so short that the processor runs ahead by itself, and lose by it.
+inline constexpr int64_t kPrefetchBytes = 4096;
+
 /// Whether a tile's accumulators and a group's weights fit in registers together.
 template <class Tag>
 inline constexpr bool kManyRegisters = false;
@@ -69,6 +74,13 @@ template <class F, class Tag, bool kWide>
   return fma(value, Fl::broadcast(tile.scale[at]), acc);
 }
 
+/// Asks for the lines kPrefetchBytes behind [p, p + n).
+template <class F>
+[[gnu::always_inline]] inline void prefetch(const std::byte* p, int64_t n) {
+  if constexpr (F::kBits == 8) return;
+  for (int64_t i = 0; i < n; i += kLineBytes) __builtin_prefetch(p + kPrefetchBytes + i);
+}
+
 /// Groups [begin, end) of one panel for the tile's tokens: kTokens of them, accumulators in registers, or
 /// with 0 any number. out: (n, 16)
 template <QuantFormat F, class Tag, bool kWide, int kTokens>
@@ -79,16 +91,19 @@ void accumulate(const MatmulArgs& args, const std::byte* panel, int64_t begin, i
   F32x16<Tag> acc[kTokens > 0 ? kTokens : kMaxTileTokens];
   for (int t = 0; t < n; ++t) acc[t] = F32x16<Tag>::zero();
   for (int64_t group = begin; group < end;) {
-    const auto segment = Layout::segment_of(group, args.n_units, args.phase);
-    const std::byte* header = panel + segment.offset;
-    const std::byte* lines = header + Layout::header_bytes(segment.n_groups);
+    const auto place = Layout::segment_of(group, args.n_units, args.phase);
+    const std::byte* segment = panel + place.offset;
     const int64_t left = end - group;
     const int last =
-        segment.n_groups - segment.first < left ? segment.n_groups : segment.first + static_cast<int>(left);
-    for (int g = segment.first; g < last; ++g, ++group) {
+        place.n_groups - place.first < left ? place.n_groups : place.first + static_cast<int>(left);
+    prefetch<F>(segment, Layout::kFixedHeader);
+    for (int g = place.first; g < last; ++g, ++group) {
+      if (g % Layout::kUnitGroups == 0) prefetch<F>(segment + Layout::unit_offset(g), kLineBytes);
+      const std::byte* lines = segment + Layout::lines_offset(g);
+      prefetch<F>(lines, Layout::kGroupLineBytes);
       GroupWeights<F, Tag> weights;
-      weights.load_codes(lines + g * Layout::kGroupLineBytes);
-      weights.load_scales(header, g);
+      weights.load_codes(lines);
+      weights.load_scales(segment, g);
       for (int t = 0; t < n; ++t) acc[t] = add_group<F, Tag, kWide>(weights, tile, group * n + t, acc[t]);
     }
   }

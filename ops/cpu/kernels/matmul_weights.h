@@ -96,10 +96,10 @@ struct GroupWeights {
     codes[kFirst + 3] = codes[kFirst + 3] | (shift_right<2>(pairs) & mask);
   }
 
-  /// `header`: the segment's; g: the group's index in the segment.
-  [[gnu::always_inline]] void load_scales(const std::byte* header, int g) {
-    const std::byte* own = header + Layout::kFixedHeader + g * Layout::kGroupHeader;
-    const auto* halves = reinterpret_cast<const uint16_t*>(F::kSubScales ? header : own);
+  /// g: the group's index in the segment.
+  [[gnu::always_inline]] void load_scales(const std::byte* segment, int g) {
+    const std::byte* own = segment + Layout::scales_offset(g);
+    const auto* halves = reinterpret_cast<const uint16_t*>(F::kSubScales ? segment : own);
     const Fl d = Fl::load_f16(halves);
     if constexpr (!F::kSubScales) {
       scale[0] = d;
