@@ -4,17 +4,34 @@
 
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 
 #include "ops/core/error.h"
 
 namespace tandem {
+
+namespace {
+
+bool is_special(const std::string& path) {
+  std::error_code none;
+  const auto status = std::filesystem::status(path, none);
+  return std::filesystem::exists(status) && !std::filesystem::is_regular_file(status);
+}
+
+}  // namespace
+
+NpyWriter::~NpyWriter() {
+  if (file_ && written_path_ != path_) std::remove(written_path_.c_str());
+}
 
 void NpyWriter::fail() const {
   throw Error(ExitCode::io, fmt::format("{}: {}", path_, std::strerror(errno)));
 }
 
 NpyWriter::NpyWriter(const std::string& path, int64_t n_rows, int64_t n_cols)
-    : path_(path), file_(std::fopen(path.c_str(), "wb")) {
+    : path_(path),
+      written_path_(is_special(path) ? path : path + ".part"),
+      file_(std::fopen(written_path_.c_str(), "wb")) {
   if (!file_) fail();
   std::string header =
       fmt::format("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {}), }}", n_rows, n_cols);
@@ -44,6 +61,8 @@ void NpyWriter::write_row(std::span<const float> row) {
 }
 
 void NpyWriter::close() {
+  if (std::fflush(file_.get()) != 0) fail();
+  if (written_path_ != path_ && std::rename(written_path_.c_str(), path_.c_str()) != 0) fail();
   if (std::fclose(file_.release()) != 0) fail();
 }
 

@@ -132,9 +132,13 @@ void add_sampling_options(OptionParser& parser, SamplingOptions& options) {
                     });
 }
 
+void add_text_options(OptionParser& parser, PromptOptions& options) {
+  parser.add_text("prompt,p", options.prompt, "TEXT", "the text");
+  parser.add_text("file,f", options.file, "FILE", "the text is this file's content");
+}
+
 void add_prompt_options(OptionParser& parser, PromptOptions& options) {
-  parser.add_text("prompt,p", options.prompt, "TEXT", "the prompt");
-  parser.add_text("file,f", options.file, "FILE", "the prompt is this file's content");
+  add_text_options(parser, options);
   parser.add_integer("n-predict,n", options.n_predict, -1, kMostTokens,
                      "tokens to generate; -1: until the text or the context ends");
   parser.add_custom("stop,r", "TEXT", "end before this text (repeatable)", "", true,

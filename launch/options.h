@@ -62,6 +62,8 @@ struct PromptOptions {
   std::vector<std::string> stop;  ///< --stop: generation ends before any of these
 };
 void add_prompt_options(OptionParser& parser, PromptOptions& options);
+/// -p and -f alone, for commands that generate nothing.
+void add_text_options(OptionParser& parser, PromptOptions& options);
 /// -p or the content of -f (one trailing newline is dropped, as llama.cpp does). Throws Error{usage} where
 /// both or none is given, Error{io} where the file can't be read.
 std::string prompt_text(OptionParser& parser, const PromptOptions& options);

@@ -40,7 +40,7 @@ int logits_command(Job& job, const Arguments& arguments) {
   std::string token_list;
   std::string out_path;
   add_model_options(parser, model);
-  add_prompt_options(parser, prompt);
+  add_text_options(parser, prompt);
   parser.add_text("tokens", token_list, "1,2,3", "token ids in place of a text");
   parser.add_text("out,o", out_path, "FILE", "the .npy file to write (required)");
   if (!parser.parse(arguments)) return 0;

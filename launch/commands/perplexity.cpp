@@ -24,7 +24,7 @@ int perplexity_command(Job& job, const Arguments& arguments) {
   model.n_ctx = 512;
   int64_t most_chunks = -1;
   add_model_options(parser, model);
-  add_prompt_options(parser, prompt);
+  add_text_options(parser, prompt);
   parser.add_integer("chunks", most_chunks, -1, 1 << 30, "score at most so many chunks; -1: all");
   if (!parser.parse(arguments)) return 0;
   require_model(parser, model);

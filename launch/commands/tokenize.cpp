@@ -18,7 +18,7 @@ int tokenize_command(Job&, const Arguments& arguments) {
   PromptOptions prompt;
   bool no_special = false;
   parser.add_text("model,m", model.model, "FILE", "the GGUF file (required)");
-  add_prompt_options(parser, prompt);
+  add_text_options(parser, prompt);
   parser.add_flag("no-special", no_special,
                   "add no BOS or EOS and take control tokens in the text as plain text");
   if (!parser.parse(arguments)) return 0;
