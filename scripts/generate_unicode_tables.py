@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Writes runtime/text/jinja/unicode_{classes,cases}.inc from this Python's own str methods.
 
-The template interpreter must treat strings as Python does, so Python is asked about every code point. Run it with
-the Python that renders the expected outputs of tests/golden/chat_templates:
+The template interpreter must treat strings as Python does, so Python is asked about every code point. Run it
+with the Python that renders the expected outputs of tests/golden/chat_templates:
     python3 scripts/generate_unicode_tables.py runtime/text/jinja
 """
 import pathlib
@@ -14,9 +14,12 @@ FLAGS = ["alpha", "decimal", "digit", "numeric", "lower", "upper", "title", "spa
 
 
 def flags_of(c):
-    cased_ignorable = ("A" + c + "\u03a3").lower()[-1] == "\u03c2" and ("1" + c + "\u03a3").lower()[-1] != "\u03c2"
+    def ends_word(before):  # whether a capital sigma behind it becomes a final one
+        return (before + c + "\u03a3").lower()[-1] == "\u03c2"
+
     tests = [c.isalpha(), c.isdecimal(), c.isdigit(), c.isnumeric(), c.islower(), c.isupper(),
-             c.istitle() and not c.isupper(), c.isspace(), c.isprintable(), cased_ignorable,
+             c.istitle() and not c.isupper(), c.isspace(), c.isprintable(),
+             ends_word("A") and not ends_word("1"),
              c.isidentifier(), ("a" + c).isidentifier()]
     return sum(1 << i for i, t in enumerate(tests) if t)
 
@@ -29,7 +32,8 @@ def write(path, rows):
             line = ""
         line += (" " if line else "") + row + ","
     lines.append(line)
-    head = f"// Made by scripts/generate_unicode_tables.py from Unicode {unicodedata.unidata_version}; not by hand.\n"
+    head = (f"// Made by scripts/generate_unicode_tables.py from Unicode {unicodedata.unidata_version}; "
+            "not by hand.\n")
     path.write_text(head + "// clang-format off\n" + "\n".join(lines) + "\n// clang-format on\n")
 
 
@@ -45,7 +49,7 @@ def classes():
 
 
 def cases():
-    """Runs of (first, last, stride, delta, mode); what has no single-character mapping goes to the specials."""
+    """Runs of (first, last, stride, delta, mode); what maps to several characters goes to the specials."""
     singles, specials = [], []
     for mode, name in enumerate(("upper", "lower", "title")):
         runs = []

@@ -127,7 +127,8 @@ std::string ChatTemplate::render(const nlohmann::ordered_json& variables) const 
   const TemplateLimits& limits = program_->limits;
   try {
     jinja::Interpreter interpreter(
-        *program_->tree, {limits.max_steps, limits.max_depth, limits.max_output_bytes, limits.max_memory_bytes},
+        *program_->tree,
+        {limits.max_steps, limits.max_depth, limits.max_output_bytes, limits.max_memory_bytes},
         program_->clock);
     jinja::Dict context;
     for (const jinja::GlobalEntry& global : jinja::global_functions()) {
@@ -145,6 +146,8 @@ std::string ChatTemplate::render(const nlohmann::ordered_json& variables) const 
   }
 }
 
-void ChatTemplate::set_clock(Clock clock) { program_->clock = std::move(clock); }
+void ChatTemplate::set_clock(Clock clock) {
+  program_->clock = std::move(clock);
+}
 
 }  // namespace tandem

@@ -1,6 +1,6 @@
-// Chat templates: the Jinja program that a GGUF file carries, run by a bounded interpreter of our own with the
-// meaning that jinja2 gives it under Hugging Face's apply_chat_template.
-// Called by launch/commands (run --chat, chat) on rank 0.
+// Chat templates: the Jinja program that a GGUF file carries, run by a bounded interpreter of our own with
+// the meaning that jinja2 gives it under Hugging Face's apply_chat_template. Called by launch/commands (run
+// --chat, chat) on rank 0.
 #pragma once
 
 #include <cstddef>
@@ -37,24 +37,26 @@ class ChatTemplate {
 
   /// Parses `source`. `name` is what errors call the template (a file, or a file's key).
   /// Throws Error(bad_data) with line and reason.
-  explicit ChatTemplate(const std::string& source, TemplateLimits limits = {}, std::string name = "chat template");
+  explicit ChatTemplate(const std::string& source, TemplateLimits limits = {},
+                        std::string name = "chat template");
   ~ChatTemplate();
   ChatTemplate(ChatTemplate&&) noexcept;
   ChatTemplate& operator=(ChatTemplate&&) noexcept;
 
-  /// The model's own (key tokenizer.chat_template). Throws Error(bad_data) where the file has none, with the hint
-  /// to give one.
+  /// The model's own (key tokenizer.chat_template). Throws Error(bad_data) where the file has none, with the
+  /// hint to give one.
   static ChatTemplate from_gguf(const GgufFile& file, TemplateLimits limits = {});
   /// Throws Error(io) where the file can't be read.
   static ChatTemplate from_file(const std::string& path, TemplateLimits limits = {});
 
   /// Renders the conversation. `bos`/`eos` are the tokens' texts. `tools` and `documents` are none.
   /// Throws Error(bad_data) where the template raises an exception itself, or fails.
-  std::string render(const std::vector<ChatMessage>& messages, bool add_generation_prompt, const std::string& bos,
-                     const std::string& eos) const;
+  std::string render(const std::vector<ChatMessage>& messages, bool add_generation_prompt,
+                     const std::string& bos, const std::string& eos) const;
   /// The same with more variables (an object: tools, enable_thinking, …), which go over the others.
-  std::string render(const std::vector<ChatMessage>& messages, bool add_generation_prompt, const std::string& bos,
-                     const std::string& eos, const nlohmann::ordered_json& extra) const;
+  std::string render(const std::vector<ChatMessage>& messages, bool add_generation_prompt,
+                     const std::string& bos, const std::string& eos,
+                     const nlohmann::ordered_json& extra) const;
   /// Renders with just these variables (an object).
   std::string render(const nlohmann::ordered_json& variables) const;
 

@@ -15,21 +15,36 @@ namespace {
 
 std::string_view symbol_of(Operator op) {
   switch (op) {
-    case Operator::add: return "+";
-    case Operator::subtract: return "-";
-    case Operator::multiply: return "*";
-    case Operator::divide: return "/";
-    case Operator::floor_divide: return "//";
-    case Operator::modulo: return "%";
-    case Operator::power: return "**";
-    case Operator::equal: return "==";
-    case Operator::not_equal: return "!=";
-    case Operator::less: return "<";
-    case Operator::less_equal: return "<=";
-    case Operator::greater: return ">";
-    case Operator::greater_equal: return ">=";
-    case Operator::in: return "in";
-    case Operator::not_in: return "not in";
+    case Operator::add:
+      return "+";
+    case Operator::subtract:
+      return "-";
+    case Operator::multiply:
+      return "*";
+    case Operator::divide:
+      return "/";
+    case Operator::floor_divide:
+      return "//";
+    case Operator::modulo:
+      return "%";
+    case Operator::power:
+      return "**";
+    case Operator::equal:
+      return "==";
+    case Operator::not_equal:
+      return "!=";
+    case Operator::less:
+      return "<";
+    case Operator::less_equal:
+      return "<=";
+    case Operator::greater:
+      return ">";
+    case Operator::greater_equal:
+      return ">=";
+    case Operator::in:
+      return "in";
+    case Operator::not_in:
+      return "not in";
   }
   return "?";
 }
@@ -73,14 +88,17 @@ Value integers(Operator op, int64_t a, int64_t b) {
   switch (op) {
     case Operator::add:
     case Operator::subtract:
-    case Operator::multiply: return Value::from_int(checked(op, a, b));
+    case Operator::multiply:
+      return Value::from_int(checked(op, a, b));
     case Operator::power:
       if (b < 0) return power_real(static_cast<double>(a), static_cast<double>(b));
       return Value::from_int(power_int(a, b));
-    default: break;
+    default:
+      break;
   }
   if (b == 0) {
-    throw Fault(FaultKind::division, op == Operator::divide ? "division by zero" : "integer division or modulo by zero");
+    throw Fault(FaultKind::division,
+                op == Operator::divide ? "division by zero" : "integer division or modulo by zero");
   }
   if (op == Operator::divide) {
     // The long double keeps 64 bits, so that large integers are not rounded before they are divided.
@@ -97,11 +115,16 @@ Value integers(Operator op, int64_t a, int64_t b) {
 
 Value reals(Operator op, double a, double b) {
   switch (op) {
-    case Operator::add: return Value::from_real(a + b);
-    case Operator::subtract: return Value::from_real(a - b);
-    case Operator::multiply: return Value::from_real(a * b);
-    case Operator::power: return power_real(a, b);
-    default: break;
+    case Operator::add:
+      return Value::from_real(a + b);
+    case Operator::subtract:
+      return Value::from_real(a - b);
+    case Operator::multiply:
+      return Value::from_real(a * b);
+    case Operator::power:
+      return power_real(a, b);
+    default:
+      break;
   }
   if (b == 0.0) {
     throw Fault(FaultKind::division, op == Operator::divide ? "float division by zero" : "float modulo");
@@ -210,15 +233,24 @@ Value positive(const Value& value) {
 Value binary(Runtime& runtime, Operator op, const Value& a, const Value& b) {
   const auto ordered = [&] { return order(runtime, a, b, symbol_of(op)); };
   switch (op) {
-    case Operator::equal: return Value::from_bool(equal(runtime, a, b));
-    case Operator::not_equal: return Value::from_bool(!equal(runtime, a, b));
-    case Operator::less: return Value::from_bool(is_lt(ordered()));
-    case Operator::less_equal: return Value::from_bool(is_lteq(ordered()));
-    case Operator::greater: return Value::from_bool(is_gt(ordered()));
-    case Operator::greater_equal: return Value::from_bool(is_gteq(ordered()));
-    case Operator::in: return Value::from_bool(contains(runtime, b, a));
-    case Operator::not_in: return Value::from_bool(!contains(runtime, b, a));
-    default: return arithmetic(runtime, op, a, b);
+    case Operator::equal:
+      return Value::from_bool(equal(runtime, a, b));
+    case Operator::not_equal:
+      return Value::from_bool(!equal(runtime, a, b));
+    case Operator::less:
+      return Value::from_bool(is_lt(ordered()));
+    case Operator::less_equal:
+      return Value::from_bool(is_lteq(ordered()));
+    case Operator::greater:
+      return Value::from_bool(is_gt(ordered()));
+    case Operator::greater_equal:
+      return Value::from_bool(is_gteq(ordered()));
+    case Operator::in:
+      return Value::from_bool(contains(runtime, b, a));
+    case Operator::not_in:
+      return Value::from_bool(!contains(runtime, b, a));
+    default:
+      return arithmetic(runtime, op, a, b);
   }
 }
 

@@ -123,10 +123,10 @@ struct Stmt {
   int line = 0;
   std::vector<ExprPtr> expressions;  ///< output: what is printed; with: the values
   std::vector<ExprPtr> targets;      ///< set, set_block, for: one; with: one a value
-  ExprPtr value;                     ///< set: the value; for: the iterable; call_block: the call; *_block: the filter
-  ExprPtr test;                      ///< for: the filter
-  ExprPtr test_target;               ///< for: the target once more, in the filter's own scope
-  std::vector<Branch> branches;      ///< if and elif
+  ExprPtr value;        ///< set: the value; for: the iterable; call_block: the call; *_block: the filter
+  ExprPtr test;         ///< for: the filter
+  ExprPtr test_target;  ///< for: the target once more, in the filter's own scope
+  std::vector<Branch> branches;  ///< if and elif
   Block body;
   Block else_body;
   ScopeLoads loads;  ///< of the body

@@ -1,5 +1,6 @@
-// environment.getattr, environment.getitem and slices, under the rules of jinja2's immutable sandbox: only data
-// and the methods listed in methods.h are reached; what would change a list or a dict is refused. See operators.h.
+// environment.getattr, environment.getitem and slices, under the rules of jinja2's immutable sandbox: only
+// data and the methods listed in methods.h are reached; what would change a list or a dict is refused. See
+// operators.h.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -15,11 +16,13 @@ namespace tandem::jinja {
 
 namespace {
 
-constexpr std::array<std::string_view, 8> kListMutators = {"append", "clear",  "pop",  "reverse",
-                                                           "insert", "sort",   "extend", "remove"};
+constexpr std::array<std::string_view, 8> kListMutators = {"append", "clear", "pop",    "reverse",
+                                                           "insert", "sort",  "extend", "remove"};
 constexpr std::array<std::string_view, 5> kDictMutators = {"clear", "pop", "popitem", "setdefault", "update"};
 
-bool is_private(std::string_view name) { return name.size() >= 4 && name.starts_with("__") && name.ends_with("__"); }
+bool is_private(std::string_view name) {
+  return name.size() >= 4 && name.starts_with("__") && name.ends_with("__");
+}
 
 Value unsafe(Runtime& runtime, const Value& object, std::string_view name) {
   return runtime.undefined(
@@ -27,7 +30,9 @@ Value unsafe(Runtime& runtime, const Value& object, std::string_view name) {
 }
 
 bool is_mutator(const Value& object, std::string_view name) {
-  const auto in = [name](const auto& names) { return std::find(names.begin(), names.end(), name) != names.end(); };
+  const auto in = [name](const auto& names) {
+    return std::find(names.begin(), names.end(), name) != names.end();
+  };
   return (object.is(Kind::list) && in(kListMutators)) || (object.is(Kind::dict) && in(kDictMutators));
 }
 
@@ -37,7 +42,7 @@ Value macro_attribute(Runtime& runtime, const Macro& macro, std::string_view nam
   if (name == "arguments") {
     std::vector<Value> names;
     for (const auto& parameter : definition.parameters) names.push_back(runtime.string(parameter.name));
-    return runtime.list(std::move(names));
+    return runtime.tuple(std::move(names));
   }
   if (name == "catch_kwargs") return Value::from_bool(definition.kwargs_slot >= 0);
   if (name == "catch_varargs") return Value::from_bool(definition.varargs_slot >= 0);
@@ -58,8 +63,10 @@ Value own_attribute(Runtime& runtime, const Value& object, std::string_view name
       if (value == nullptr) return {};
       return name.starts_with("_") ? unsafe(runtime, object, name) : *value;
     }
-    case Kind::loop: return runtime.loop_attribute(object.as<Loop>(), name);
-    case Kind::macro: return macro_attribute(runtime, object.as<Macro>(), name);
+    case Kind::loop:
+      return runtime.loop_attribute(object.as<Loop>(), name);
+    case Kind::macro:
+      return macro_attribute(runtime, object.as<Macro>(), name);
     case Kind::tuple:
       if (object.sequence().grouped && name == "grouper") return object.sequence().items[0];
       if (object.sequence().grouped && name == "list") return object.sequence().items[1];
@@ -74,7 +81,8 @@ Value own_attribute(Runtime& runtime, const Value& object, std::string_view name
     case Kind::cycler:
       if (name == "current") return object.as<Cycler>().items[object.as<Cycler>().position];
       break;
-    default: break;
+    default:
+      break;
   }
   return find_method(runtime, object, name);
 }
@@ -98,8 +106,10 @@ Value subscript(Runtime& runtime, const Value& object, const Value& key) {
     case Kind::list:
     case Kind::tuple:
     case Kind::string:
-    case Kind::range: break;
-    default: return {};
+    case Kind::range:
+      break;
+    default:
+      return {};
   }
   if (!key.is_int_like()) return {};
   const int64_t n = length(runtime, object);
@@ -127,10 +137,11 @@ int64_t slice_index(const Value& value, int64_t fallback) {
 
 /// The indices that [start:stop:step] selects of n, as Python's slice.indices() counts them.
 struct SliceRange {
-  int64_t start, step, count;
+  int64_t start, stop, step, count;
 };
 
-SliceRange resolve_slice(const Value& start_value, const Value& stop_value, const Value& step_value, int64_t n) {
+SliceRange resolve_slice(const Value& start_value, const Value& stop_value, const Value& step_value,
+                         int64_t n) {
   const int64_t step = std::max<int64_t>(slice_index(step_value, 1), -INT64_MAX);
   if (step == 0) throw Fault(FaultKind::value, "slice step cannot be zero");
   const auto clamp = [&](int64_t i) {
@@ -144,7 +155,7 @@ SliceRange resolve_slice(const Value& start_value, const Value& stop_value, cons
   int64_t count = 0;
   if (step > 0 && stop > start) count = (stop - start - 1) / step + 1;
   if (step < 0 && stop < start) count = (start - stop - 1) / -step + 1;
-  return {start, step, count};
+  return {start, stop, step, count};
 }
 
 Value slice_string(Runtime& runtime, const Text& text, const SliceRange& range) {
@@ -190,10 +201,12 @@ Value get_item(Runtime& runtime, const Value& object, const Value& key) {
       fmt::format("{} object has no element {}", type_name(object), to_repr(runtime, key)));
 }
 
-Value get_slice(Runtime& runtime, const Value& object, const Value& start, const Value& stop, const Value& step) {
+Value get_slice(Runtime& runtime, const Value& object, const Value& start, const Value& stop,
+                const Value& step) {
   if (object.is(Kind::undefined)) fail_undefined(object);
   if (!object.is(Kind::string) && !object.is_sequence() && !object.is(Kind::range)) {
-    throw Fault(FaultKind::type, fmt::format("'{}' object is not subscriptable with a slice", type_name(object)));
+    throw Fault(FaultKind::type,
+                fmt::format("'{}' object is not subscriptable with a slice", type_name(object)));
   }
   const int64_t n = length(runtime, object);
   const SliceRange selected = resolve_slice(start, stop, step, n);
@@ -201,12 +214,12 @@ Value get_slice(Runtime& runtime, const Value& object, const Value& start, const
   if (object.is(Kind::range)) {
     const auto& source = object.as<Range>();
     auto* range = runtime.heap().make<Range>();
-    int64_t offset = 0, extent = 0;
-    const bool overflow = __builtin_mul_overflow(source.step, selected.start, &offset) ||
-                          __builtin_add_overflow(source.start, offset, &range->start) ||
-                          __builtin_mul_overflow(source.step, selected.step, &range->step) ||
-                          __builtin_mul_overflow(range->step, selected.count, &extent) ||
-                          __builtin_add_overflow(range->start, extent, &range->stop);
+    int64_t start_offset = 0, stop_offset = 0;
+    const bool overflow = __builtin_mul_overflow(source.step, selected.start, &start_offset) ||
+                          __builtin_add_overflow(source.start, start_offset, &range->start) ||
+                          __builtin_mul_overflow(source.step, selected.stop, &stop_offset) ||
+                          __builtin_add_overflow(source.start, stop_offset, &range->stop) ||
+                          __builtin_mul_overflow(source.step, selected.step, &range->step);
     if (overflow) throw Fault(FaultKind::overflow, "a range goes beyond 64 bits");
     range->length = selected.count;
     return Value::from_object(Kind::range, range);

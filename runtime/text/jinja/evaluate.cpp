@@ -9,10 +9,14 @@ namespace tandem::jinja {
 Value Interpreter::evaluate(const Expr& node) {
   step();
   switch (node.type) {
-    case ExprType::constant: return node.constant;
-    case ExprType::name: return evaluate_name(node);
-    case ExprType::captured: return captured_;
-    default: break;
+    case ExprType::constant:
+      return node.constant;
+    case ExprType::name:
+      return evaluate_name(node);
+    case ExprType::captured:
+      return captured_;
+    default:
+      break;
   }
   const Deeper deeper(*this);
   try {
@@ -27,9 +31,12 @@ Value Interpreter::evaluate_operation(const Expr& node) {
   const auto operand = [&](size_t i) { return evaluate(*node.operands[i]); };
   switch (node.type) {
     case ExprType::tuple:
-    case ExprType::list: return evaluate_sequence(node);
-    case ExprType::dict: return evaluate_dict(node);
-    case ExprType::attribute: return get_attribute(*this, operand(0), node.name);
+    case ExprType::list:
+      return evaluate_sequence(node);
+    case ExprType::dict:
+      return evaluate_dict(node);
+    case ExprType::attribute:
+      return get_attribute(*this, operand(0), node.name);
     case ExprType::item: {
       const Value object = operand(0);
       return get_item(*this, object, operand(1));
@@ -41,12 +48,18 @@ Value Interpreter::evaluate_operation(const Expr& node) {
       const Value stop = bound(2);
       return get_slice(*this, object, start, stop, bound(3));
     }
-    case ExprType::call: return evaluate_call(node, nullptr);
-    case ExprType::filter: return evaluate_filter(node);
-    case ExprType::test: return evaluate_test(node);
-    case ExprType::negative: return negative(operand(0));
-    case ExprType::positive: return positive(operand(0));
-    case ExprType::logical_not: return Value::from_bool(!truth(operand(0)));
+    case ExprType::call:
+      return evaluate_call(node, nullptr);
+    case ExprType::filter:
+      return evaluate_filter(node);
+    case ExprType::test:
+      return evaluate_test(node);
+    case ExprType::negative:
+      return negative(operand(0));
+    case ExprType::positive:
+      return positive(operand(0));
+    case ExprType::logical_not:
+      return Value::from_bool(!truth(operand(0)));
     case ExprType::logical_and: {
       const Value left = operand(0);
       return truth(left) ? operand(1) : left;
@@ -59,10 +72,14 @@ Value Interpreter::evaluate_operation(const Expr& node) {
       const Value left = operand(0);
       return binary(*this, node.operators[0], left, operand(1));
     }
-    case ExprType::compare: return evaluate_compare(node);
-    case ExprType::concatenate: return evaluate_concatenation(node);
-    case ExprType::conditional: return evaluate_conditional(node);
-    default: return Value::none();  // handled by evaluate()
+    case ExprType::compare:
+      return evaluate_compare(node);
+    case ExprType::concatenate:
+      return evaluate_concatenation(node);
+    case ExprType::conditional:
+      return evaluate_conditional(node);
+    default:
+      return Value::none();  // handled by evaluate()
   }
 }
 
@@ -119,7 +136,8 @@ Value Interpreter::evaluate_filter(const Expr& node) {
   const FilterFunction function = find_filter(node.name);
   const Value input = evaluate(*node.operands[0]);
   const CallArgs args = evaluate_arguments(node.arguments);
-  if (function == nullptr) throw Fault(FaultKind::runtime, fmt::format("No filter named '{}' found.", node.name));
+  if (function == nullptr)
+    throw Fault(FaultKind::runtime, fmt::format("No filter named '{}' found.", node.name));
   return function(*this, input, args);
 }
 
@@ -127,7 +145,8 @@ Value Interpreter::evaluate_test(const Expr& node) {
   const TestFunction function = find_test(node.name);
   const Value input = evaluate(*node.operands[0]);
   const CallArgs args = evaluate_arguments(node.arguments);
-  if (function == nullptr) throw Fault(FaultKind::runtime, fmt::format("No test named '{}' found.", node.name));
+  if (function == nullptr)
+    throw Fault(FaultKind::runtime, fmt::format("No test named '{}' found.", node.name));
   return Value::from_bool(function(*this, input, args));
 }
 
@@ -138,17 +157,20 @@ CallArgs Interpreter::evaluate_arguments(const CallExprs& arguments) {
     const std::vector<Value> more = collect(*this, evaluate(*arguments.star));
     args.positional.insert(args.positional.end(), more.begin(), more.end());
   }
-  for (const auto& [name, expression] : arguments.keywords) args.keywords.emplace_back(name, evaluate(*expression));
+  for (const auto& [name, expression] : arguments.keywords)
+    args.keywords.emplace_back(name, evaluate(*expression));
   if (arguments.star_star == nullptr) return args;
   const Value mapping = evaluate(*arguments.star_star);
   if (!mapping.is(Kind::dict)) {
-    throw Fault(FaultKind::type, fmt::format("argument after ** must be a mapping, not {}", type_name(mapping)));
+    throw Fault(FaultKind::type,
+                fmt::format("argument after ** must be a mapping, not {}", type_name(mapping)));
   }
   for (const auto& [key, value] : mapping.dict().entries) {
     if (!key.is(Kind::string)) throw Fault(FaultKind::type, "keywords must be strings");
     for (const auto& keyword : args.keywords) {
       if (keyword.first == key.view()) {
-        throw Fault(FaultKind::type, fmt::format("got multiple values for keyword argument '{}'", key.view()));
+        throw Fault(FaultKind::type,
+                    fmt::format("got multiple values for keyword argument '{}'", key.view()));
       }
     }
     heap().charge(key.view().size());
@@ -166,14 +188,17 @@ Value Interpreter::evaluate_call(const Expr& node, const Value* caller) {
 
 Value Interpreter::call(const Value& callee, const CallArgs& args) {
   switch (callee.kind) {
-    case Kind::undefined: fail_undefined(callee);
-    case Kind::macro: return call_macro(callee.as<Macro>(), args);
+    case Kind::undefined:
+      fail_undefined(callee);
+    case Kind::macro:
+      return call_macro(callee.as<Macro>(), args);
     case Kind::method: {
       const auto& method = callee.as<Method>();
       if (method.self.is(Kind::loop)) return call_loop_method(method.self.as<Loop>(), method.name, args);
       return method.function(*this, method.self, args);
     }
-    case Kind::function: return callee.as<Function>().function(*this, args);
+    case Kind::function:
+      return callee.as<Function>().function(*this, args);
     case Kind::joiner: {
       refuse_arguments("joiner", args);
       auto& joiner = callee.as<Joiner>();
@@ -182,7 +207,8 @@ Value Interpreter::call(const Value& callee, const CallArgs& args) {
     }
     case Kind::loop:
       throw Fault(FaultKind::type, "The loop must have the 'recursive' marker to be called recursively.");
-    default: throw Fault(FaultKind::type, fmt::format("'{}' object is not callable", type_name(callee)));
+    default:
+      throw Fault(FaultKind::type, fmt::format("'{}' object is not callable", type_name(callee)));
   }
 }
 
@@ -217,13 +243,15 @@ Value Interpreter::loop_attribute(Loop& loop, std::string_view name) {
 }
 
 Value Interpreter::call_loop_method(Loop& loop, std::string_view name, const CallArgs& args) {
-  if (!args.keywords.empty()) throw Fault(FaultKind::type, fmt::format("{}() takes no keyword arguments", name));
+  if (!args.keywords.empty())
+    throw Fault(FaultKind::type, fmt::format("{}() takes no keyword arguments", name));
   if (name == "cycle") {
     if (args.positional.empty()) throw Fault(FaultKind::type, "no items for cycling given");
     return args.positional[static_cast<size_t>(loop.index0) % args.positional.size()];
   }
   const Value now = tuple(args.positional);
-  if (!loop.changed_value.is(Kind::missing) && equal(*this, loop.changed_value, now)) return Value::from_bool(false);
+  if (!loop.changed_value.is(Kind::missing) && equal(*this, loop.changed_value, now))
+    return Value::from_bool(false);
   loop.changed_value = now;
   return Value::from_bool(true);
 }

@@ -1,5 +1,5 @@
-// The expression half of the parser, over a stream of tokens. Derived from by the statement half in parser.cpp;
-// used nowhere else.
+// The expression half of the parser, over a stream of tokens. Derived from by the statement half in
+// parser.cpp; used nowhere else.
 #pragma once
 
 #include <algorithm>
@@ -27,7 +27,9 @@ class ExpressionParser {
   bool is_symbol(std::string_view text) const {
     return current().type == TokenType::symbol && current().text == text;
   }
-  bool is_name(std::string_view text) const { return current().type == TokenType::name && current().text == text; }
+  bool is_name(std::string_view text) const {
+    return current().type == TokenType::name && current().text == text;
+  }
   bool skip_symbol(std::string_view text);
   bool skip_name(std::string_view text);
   void expect_symbol(std::string_view text);
@@ -39,10 +41,10 @@ class ExpressionParser {
   std::string describe() const;
 
   ExprPtr parse_expression(bool with_conditional = true);
-  /// One expression, or a tuple without parentheses. `end_name` ends it as well.
-  ExprPtr parse_tuple(bool with_conditional = true, std::string_view end_name = {});
+  /// One expression, or a tuple without parentheses.
+  ExprPtr parse_tuple(bool with_conditional = true);
   /// A name, ns.attr where `with_name_space`, or a tuple of them.
-  ExprPtr parse_target(bool with_name_space, std::string_view end_name = {});
+  ExprPtr parse_target(bool with_name_space);
   ExprPtr parse_name_target();
   /// `|name(…)|name…` behind `input`; with `start_inline` the first bar is left out.
   ExprPtr parse_filters(ExprPtr input, bool start_inline);
@@ -89,7 +91,7 @@ class ExpressionParser {
   void parse_arguments(Expr& node);
   void parse_argument(Expr& node);
   ExprPtr parse_simple_target(bool with_name_space);
-  bool at_tuple_end(std::string_view end_name) const;
+  bool at_tuple_end() const;
   void grow(Expr& parent, const Expr& child);
 
   std::vector<Token> tokens_;

@@ -28,7 +28,7 @@ class Fault : public std::runtime_error {
   Fault(FaultKind kind, const std::string& message, int line = 0)
       : std::runtime_error(message), kind_(kind), line_(line) {}
   FaultKind kind() const { return kind_; }
-  int line() const { return line_; }             ///< in the template, from 1; 0 = not known yet
+  int line() const { return line_; }  ///< in the template, from 1; 0 = not known yet
   void set_line(int line) { line_ = line; }
 
  private:

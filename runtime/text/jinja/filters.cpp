@@ -16,16 +16,18 @@ namespace tandem::jinja {
 namespace {
 
 /// jinja2 has these as well; no chat template needs them.
-constexpr std::array<std::string_view, 6> kNotOffered = {"pprint", "random", "striptags", "urlize",
-                                                         "wordwrap", "xmlattr"};
+constexpr std::array<std::string_view, 6> kNotOffered = {"pprint", "random",   "striptags",
+                                                         "urlize", "wordwrap", "xmlattr"};
 
 template <size_t I>
 Value not_offered(Runtime& /*runtime*/, const Value& /*input*/, const CallArgs& /*args*/) {
-  throw Fault(FaultKind::runtime, fmt::format("the filter '{}' is not supported in chat templates", kNotOffered[I]));
+  throw Fault(FaultKind::runtime,
+              fmt::format("the filter '{}' is not supported in chat templates", kNotOffered[I]));
 }
 
 template <size_t... I>
-void add_not_offered(std::unordered_map<std::string_view, FilterFunction>& table, std::index_sequence<I...> /*i*/) {
+void add_not_offered(std::unordered_map<std::string_view, FilterFunction>& table,
+                     std::index_sequence<I...> /*i*/) {
   (table.emplace(kNotOffered[I], &not_offered<I>), ...);
 }
 
@@ -39,7 +41,8 @@ std::unordered_map<std::string_view, FilterFunction> make_table() {
 }
 
 Value path_part(Runtime& runtime, std::string_view part) {
-  const bool digits = !part.empty() && std::all_of(part.begin(), part.end(), [](char c) { return c >= '0' && c <= '9'; });
+  const bool digits =
+      !part.empty() && std::all_of(part.begin(), part.end(), [](char c) { return c >= '0' && c <= '9'; });
   if (!digits) return runtime.string(std::string(part));
   int64_t index = 0;
   if (std::from_chars(part.data(), part.data() + part.size(), index).ec != std::errc()) {

@@ -1,5 +1,5 @@
 // The filters, tests and global functions that templates may name. Each is one function, found by name; the
-// tables stand in filters_*.cpp, tests.cpp and globals.cpp. Used by the interpreter and by scope.cpp.
+// tables stand in filters_*.cpp, is_tests.cpp and globals.cpp. Used by the interpreter and by scope.cpp.
 #pragma once
 
 #include <span>
@@ -38,7 +38,8 @@ bool call_test(Runtime& runtime, std::string_view name, const Value& input, cons
 
 /// "a.0.b" (or an integer) -> the keys to follow; none for None.
 std::vector<Value> attribute_path(Runtime& runtime, const Value& attribute);
-Value follow_path(Runtime& runtime, Value item, const std::vector<Value>& path, const Value* fallback = nullptr);
+Value follow_path(Runtime& runtime, Value item, const std::vector<Value>& path,
+                  const Value* fallback = nullptr);
 /// Strings in lower case, all else as it is: how filters compare unless told otherwise.
 Value ignore_case(Runtime& runtime, const Value& value);
 

@@ -17,7 +17,8 @@ Value filter_abs(Runtime& /*runtime*/, const Value& input, const CallArgs& args)
   refuse_arguments("abs", args);
   if (input.is(Kind::undefined)) fail_undefined(input);
   if (input.is(Kind::real)) return Value::from_real(std::fabs(input.real));
-  if (!input.is_int_like()) throw Fault(FaultKind::type, fmt::format("bad operand type for abs(): '{}'", type_name(input)));
+  if (!input.is_int_like())
+    throw Fault(FaultKind::type, fmt::format("bad operand type for abs(): '{}'", type_name(input)));
   return input.as_int() < 0 ? negative(input) : positive(input);
 }
 
@@ -34,7 +35,8 @@ Value filter_int(Runtime& runtime, const Value& input, const CallArgs& args) {
   const Value fallback = arguments.get(0, Value::from_int(0));
   if (input.is(Kind::undefined)) fail_undefined(input);
   if (input.is_int_like()) return Value::from_int(input.as_int());
-  if (input.is(Kind::real)) return std::isnan(input.real) ? fallback : Value::from_int(truncate_real(input.real));
+  if (input.is(Kind::real))
+    return std::isnan(input.real) ? fallback : Value::from_int(truncate_real(input.real));
   if (!input.is(Kind::string)) return fallback;
   runtime.scan(input.view().size());
   if (!arguments.given(1) || arguments[1].is_int_like()) {
@@ -77,7 +79,8 @@ Value filter_round(Runtime& runtime, const Value& input, const CallArgs& args) {
   const Value scaled = arithmetic(runtime, Operator::multiply, input, scale);
   Value whole = scaled;
   if (scaled.is(Kind::real)) {
-    whole = Value::from_int(truncate_real(method == "ceil" ? std::ceil(scaled.real) : std::floor(scaled.real)));
+    whole =
+        Value::from_int(truncate_real(method == "ceil" ? std::ceil(scaled.real) : std::floor(scaled.real)));
   }
   return arithmetic(runtime, Operator::divide, whole, scale);
 }
@@ -138,6 +141,8 @@ constexpr FilterEntry kFilters[] = {
 
 }  // namespace
 
-std::span<const FilterEntry> number_filters() { return kFilters; }
+std::span<const FilterEntry> number_filters() {
+  return kFilters;
+}
 
 }  // namespace tandem::jinja

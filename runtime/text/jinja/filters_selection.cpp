@@ -1,5 +1,5 @@
-// |map, |select, |reject, |selectattr and |rejectattr: lazy, as in jinja2: nothing is looked at, nor any name of a
-// filter or test found out, before an item is asked for. See filters.h.
+// |map, |select, |reject, |selectattr and |rejectattr: lazy, as in jinja2: nothing is looked at, nor any name
+// of a filter or test found out, before an item is asked for. See filters.h.
 #include <fmt/format.h>
 
 #include <memory>
@@ -76,7 +76,8 @@ struct SelectState {
   CallArgs args;
 };
 
-void start_select(Runtime& runtime, SelectState& state, const Value& input, const CallArgs& args, bool by_attribute) {
+void start_select(Runtime& runtime, SelectState& state, const Value& input, const CallArgs& args,
+                  bool by_attribute) {
   state.started = true;
   if (!truth(input)) return;
   state.args = args;
@@ -135,6 +136,8 @@ constexpr FilterEntry kFilters[] = {
 
 }  // namespace
 
-std::span<const FilterEntry> selection_filters() { return kFilters; }
+std::span<const FilterEntry> selection_filters() {
+  return kFilters;
+}
 
 }  // namespace tandem::jinja

@@ -103,7 +103,8 @@ Value filter_sort(Runtime& runtime, const Value& input, const CallArgs& args) {
 Value filter_dictsort(Runtime& runtime, const Value& input, const CallArgs& args) {
   const Arguments arguments("dictsort", args, Names{"case_sensitive", "by", "reverse"});
   const std::string by = arguments.given(1) ? to_str(runtime, arguments[1]) : "key";
-  if (by != "key" && by != "value") throw Fault(FaultKind::value, "You can only sort by either \"key\" or \"value\"");
+  if (by != "key" && by != "value")
+    throw Fault(FaultKind::value, "You can only sort by either \"key\" or \"value\"");
   if (input.is(Kind::undefined)) fail_undefined(input);
   if (!input.is(Kind::dict)) {
     throw Fault(FaultKind::attribute, fmt::format("'{}' object has no attribute 'items'", type_name(input)));
@@ -145,7 +146,8 @@ Value extreme(Runtime& runtime, const Value& input, const CallArgs& args, bool l
   while (cursor.next(runtime, item)) {
     Value key = follow_path(runtime, item, path);
     if (!arguments.truth(0, false)) key = ignore_case(runtime, key);
-    const bool better = best_key.is(Kind::missing) || (largest ? less(runtime, best_key, key) : less(runtime, key, best_key));
+    const bool better =
+        best_key.is(Kind::missing) || (largest ? less(runtime, best_key, key) : less(runtime, key, best_key));
     if (!better) continue;
     best = item;
     best_key = key;
@@ -165,7 +167,8 @@ Value filter_sum(Runtime& runtime, const Value& input, const CallArgs& args) {
   const Arguments arguments("sum", args, Names{"attribute", "start"});
   const auto path = attribute_path(runtime, arguments[0]);
   Value total = arguments.get(1, Value::from_int(0));
-  if (total.is(Kind::string)) throw Fault(FaultKind::type, "sum() can't sum strings [use ''.join(seq) instead]");
+  if (total.is(Kind::string))
+    throw Fault(FaultKind::type, "sum() can't sum strings [use ''.join(seq) instead]");
   Cursor cursor(runtime, input);
   Value item;
   while (cursor.next(runtime, item)) {
@@ -174,23 +177,34 @@ Value filter_sum(Runtime& runtime, const Value& input, const CallArgs& args) {
   return total;
 }
 
+struct BatchState {
+  std::unique_ptr<Cursor> cursor;
+  std::vector<Value> row;  ///< what has been read of the next one
+};
+
 Value filter_batch(Runtime& runtime, const Value& input, const CallArgs& args) {
   const Arguments arguments("batch", args, Names{"linecount", "fill_with"}, 1);
   const Value count = arguments[0];
   const Value fill = arguments.get(1, Value::none());
-  auto cursor = std::make_shared<std::unique_ptr<Cursor>>();
+  auto state = std::make_shared<BatchState>();
   return runtime.iterator("generator", [=](Runtime& rt, Value& out) {
-    if (*cursor == nullptr) *cursor = std::make_unique<Cursor>(rt, input);
-    std::vector<Value> row;
+    if (state->cursor == nullptr) state->cursor = std::make_unique<Cursor>(rt, input);
+    std::vector<Value> row = std::move(state->row);
+    state->row.clear();
     Value item;
-    // As in jinja2, a full row is told only by the item behind it, and a count below 1 never is.
-    const auto is_full = [&] {
-      return equal(rt, Value::from_int(static_cast<int64_t>(row.size())), count) && !row.empty();
-    };
-    while (!is_full() && (*cursor)->next(rt, item)) row.push_back(item);
+    while (state->cursor->next(rt, item)) {
+      // A full row is told by the item behind it: so one of none comes first where the count is 0.
+      if (equal(rt, Value::from_int(static_cast<int64_t>(row.size())), count)) {
+        state->row = {item};
+        out = rt.list(std::move(row));
+        return true;
+      }
+      row.push_back(item);
+    }
     if (row.empty()) return false;
     if (!fill.is(Kind::none) && less(rt, Value::from_int(static_cast<int64_t>(row.size())), count)) {
-      const Value missing = arithmetic(rt, Operator::subtract, count, Value::from_int(static_cast<int64_t>(row.size())));
+      const Value missing =
+          arithmetic(rt, Operator::subtract, count, Value::from_int(static_cast<int64_t>(row.size())));
       const Value filler = arithmetic(rt, Operator::multiply, rt.list({fill}), missing);
       row.insert(row.end(), filler.sequence().items.begin(), filler.sequence().items.end());
     }
@@ -265,7 +279,8 @@ Value filter_groupby(Runtime& runtime, const Value& input, const CallArgs& args)
   for (size_t i = 0; i < keyed.size();) {
     const size_t begin = i;
     std::vector<Value> members;
-    while (i < keyed.size() && equal(runtime, keyed[i].first, keyed[begin].first)) members.push_back(keyed[i++].second);
+    while (i < keyed.size() && equal(runtime, keyed[i].first, keyed[begin].first))
+      members.push_back(keyed[i++].second);
     if (i == begin) members.push_back(keyed[i++].second);  // NaN equals nothing, not even itself
     const Value key = follow_path(runtime, members[0], path, fallback);
     const Value group = runtime.tuple({key, runtime.list(std::move(members))});
@@ -276,16 +291,18 @@ Value filter_groupby(Runtime& runtime, const Value& input, const CallArgs& args)
 }
 
 constexpr FilterEntry kFilters[] = {
-    {"length", filter_length},   {"count", filter_length}, {"list", filter_list},
-    {"first", filter_first},     {"last", filter_last},    {"reverse", filter_reverse},
+    {"length", filter_length},   {"count", filter_length},  {"list", filter_list},
+    {"first", filter_first},     {"last", filter_last},     {"reverse", filter_reverse},
     {"sort", filter_sort},       {"unique", filter_unique}, {"min", filter_min},
-    {"max", filter_max},         {"sum", filter_sum},      {"batch", filter_batch},
-    {"slice", filter_slice},     {"items", filter_items},  {"dictsort", filter_dictsort},
+    {"max", filter_max},         {"sum", filter_sum},       {"batch", filter_batch},
+    {"slice", filter_slice},     {"items", filter_items},   {"dictsort", filter_dictsort},
     {"groupby", filter_groupby},
 };
 
 }  // namespace
 
-std::span<const FilterEntry> sequence_filters() { return kFilters; }
+std::span<const FilterEntry> sequence_filters() {
+  return kFilters;
+}
 
 }  // namespace tandem::jinja

@@ -17,7 +17,8 @@ namespace {
 using Mapping = std::string (*)(std::string_view);
 
 /// `function` over the input's text; Markup stays Markup.
-Value mapped(Runtime& runtime, std::string_view name, const Value& input, const CallArgs& args, Mapping function) {
+Value mapped(Runtime& runtime, std::string_view name, const Value& input, const CallArgs& args,
+             Mapping function) {
   refuse_arguments(name, args);
   const Value text = soft_string(runtime, input);
   runtime.scan(text.view().size() * 8);
@@ -103,7 +104,8 @@ Value filter_replace(Runtime& runtime, const Value& input, const CallArgs& args)
   static constexpr std::array<std::string_view, 3> kNames = {"old", "new", "count"};
   const Arguments arguments("replace", args, kNames, 2);
   CallArgs call;
-  call.positional = {runtime.string(to_str(runtime, arguments[0])), runtime.string(to_str(runtime, arguments[1]))};
+  call.positional = {runtime.string(to_str(runtime, arguments[0])),
+                     runtime.string(to_str(runtime, arguments[1]))};
   if (arguments.given(2) && !arguments[2].is(Kind::none)) call.positional.push_back(arguments[2]);
   const Value text = runtime.string(to_str(runtime, input));
   return runtime.call(get_attribute(runtime, text, "replace"), call);
@@ -185,7 +187,8 @@ Value filter_truncate(Runtime& runtime, const Value& input, const CallArgs& args
   const std::string end = arguments.given(2) ? arguments.text(2).bytes : "...";
   const auto end_chars = static_cast<int64_t>(count_chars(end));
   const int64_t leeway = arguments.given(3) && !arguments[3].is(Kind::none) ? arguments.integer(3, 0) : 5;
-  if (length < end_chars) throw Fault(FaultKind::value, fmt::format("expected length >= {}, got {}", end_chars, length));
+  if (length < end_chars)
+    throw Fault(FaultKind::value, fmt::format("expected length >= {}, got {}", end_chars, length));
   if (leeway < 0) throw Fault(FaultKind::value, fmt::format("expected leeway >= 0, got {}", leeway));
   const int64_t have = jinja::length(runtime, input);
   if (have <= length || have - length <= leeway) return input;
@@ -216,8 +219,8 @@ Value filter_wordcount(Runtime& runtime, const Value& input, const CallArgs& arg
 std::string quote_url(std::string_view text, bool in_query) {
   std::string out;
   for (const char c : text) {
-    const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
-                       c == '.' || c == '-' || c == '~' || (c == '/' && !in_query);
+    const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                       c == '_' || c == '.' || c == '-' || c == '~' || (c == '/' && !in_query);
     if (plain) {
       out += c;
     } else if (c == ' ' && in_query) {
@@ -231,7 +234,8 @@ std::string quote_url(std::string_view text, bool in_query) {
 
 Value filter_urlencode(Runtime& runtime, const Value& input, const CallArgs& args) {
   refuse_arguments("urlencode", args);
-  if (input.is(Kind::string) || !is_iterable(input)) return runtime.string(quote_url(to_str(runtime, input), false));
+  if (input.is(Kind::string) || !is_iterable(input))
+    return runtime.string(quote_url(to_str(runtime, input), false));
   Value pairs = input;
   if (input.is(Kind::dict)) pairs = runtime.call(get_attribute(runtime, input, "items"), {});
   std::string out;
@@ -241,13 +245,15 @@ Value filter_urlencode(Runtime& runtime, const Value& input, const CallArgs& arg
     const std::vector<Value> parts = collect(runtime, pair);
     if (parts.size() != 2) throw Fault(FaultKind::value, "urlencode() takes pairs of a key and a value");
     if (!out.empty()) out += '&';
-    out += fmt::format("{}={}", quote_url(to_str(runtime, parts[0]), true), quote_url(to_str(runtime, parts[1]), true));
+    out += fmt::format("{}={}", quote_url(to_str(runtime, parts[0]), true),
+                       quote_url(to_str(runtime, parts[1]), true));
   }
   return runtime.string(std::move(out));
 }
 
 Value filter_tojson(Runtime& runtime, const Value& input, const CallArgs& args) {
-  static constexpr std::array<std::string_view, 4> kNames = {"ensure_ascii", "indent", "separators", "sort_keys"};
+  static constexpr std::array<std::string_view, 4> kNames = {"ensure_ascii", "indent", "separators",
+                                                             "sort_keys"};
   const Arguments arguments("tojson", args, kNames);
   JsonStyle style;
   style.ascii_only = arguments.truth(0, false);
@@ -295,6 +301,8 @@ constexpr FilterEntry kFilters[] = {
 
 }  // namespace
 
-std::span<const FilterEntry> text_filters() { return kFilters; }
+std::span<const FilterEntry> text_filters() {
+  return kFilters;
+}
 
 }  // namespace tandem::jinja

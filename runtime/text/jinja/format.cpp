@@ -17,7 +17,9 @@ namespace tandem::jinja {
 
 namespace {
 
-[[noreturn]] void fail(FaultKind kind, std::string message) { throw Fault(kind, message); }
+[[noreturn]] void fail(FaultKind kind, std::string message) {
+  throw Fault(kind, message);
+}
 
 /// Walks a printf-like format.
 class PercentFormatter {
@@ -62,7 +64,8 @@ class PercentFormatter {
     ++pos_;
     const size_t begin = pos_;
     int depth = 1;
-    for (; pos_ < text_.size() && depth > 0; ++pos_) depth += text_[pos_] == '(' ? 1 : text_[pos_] == ')' ? -1 : 0;
+    for (; pos_ < text_.size() && depth > 0; ++pos_)
+      depth += text_[pos_] == '(' ? 1 : text_[pos_] == ')' ? -1 : 0;
     if (depth > 0) fail(FaultKind::value, "incomplete format key");
     if (!values_.is(Kind::dict)) fail(FaultKind::type, "format requires a mapping");
     by_name_ = true;
@@ -150,25 +153,29 @@ class PercentFormatter {
       case 'u':
       case 'o':
       case 'x':
-      case 'X': return convert_integer(type, value, spec);
+      case 'X':
+        return convert_integer(type, value, spec);
       case 'e':
       case 'E':
       case 'f':
       case 'F':
       case 'g':
       case 'G':
-        if (!value.is_number()) fail(FaultKind::type, fmt::format("must be real number, not {}", type_name(value)));
+        if (!value.is_number())
+          fail(FaultKind::type, fmt::format("must be real number, not {}", type_name(value)));
         spec.type = type;
         out_ += format_real(runtime_, value.as_real(), spec);
         return;
-      default: fail(FaultKind::value, fmt::format("unsupported format character '{}'", type));
+      default:
+        fail(FaultKind::value, fmt::format("unsupported format character '{}'", type));
     }
   }
 
   void convert_integer(char type, const Value& value, FormatSpec& spec) {
     const bool decimal = type == 'd' || type == 'i' || type == 'u';
     if (!value.is_int_like() && !(decimal && value.is(Kind::real))) {
-      fail(FaultKind::type, fmt::format("%{} format: a real number is required, not {}", type, type_name(value)));
+      fail(FaultKind::type,
+           fmt::format("%{} format: a real number is required, not {}", type, type_name(value)));
     }
     const int64_t number = value.is(Kind::real) ? truncate_real(value.real) : value.as_int();
     spec.type = decimal ? 'd' : type;
@@ -261,7 +268,8 @@ class BracesFormatter {
 
   Value lookup(std::string_view name) {
     const size_t first_end = std::min(name.find_first_of(".["), name.size());
-    Value value = first_value(name.substr(0, first_end));
+    Value value =
+        name.empty() ? next_value() : first_value(name.substr(0, first_end), first_end == name.size());
     name.remove_prefix(first_end);
     while (!name.empty()) {
       if (name[0] == '.') {
@@ -272,40 +280,48 @@ class BracesFormatter {
         continue;
       }
       const size_t close = name.find(']');
-      if (name[0] != '[' || close == std::string_view::npos) fail(FaultKind::value, "Missing ']' in format string");
+      if (name[0] != '[' || close == std::string_view::npos)
+        fail(FaultKind::value, "Missing ']' in format string");
       const std::string_view key = name.substr(1, close - 1);
       if (key.empty()) fail(FaultKind::value, "Empty attribute in format string");
       const bool digits = key.find_first_not_of("0123456789") == std::string_view::npos;
-      value = get_item(runtime_, value,
-                       digits ? Value::from_int(parse_int(key, 10).value_or(0)) : runtime_.string(std::string(key)));
+      value = get_item(
+          runtime_, value,
+          digits ? Value::from_int(parse_int(key, 10).value_or(0)) : runtime_.string(std::string(key)));
       name.remove_prefix(close + 1);
     }
     return value;
   }
 
-  Value first_value(std::string_view name) {
-    const bool digits = name.find_first_not_of("0123456789") == std::string_view::npos;
+  Value next_value() {
+    if (numbering_ == Numbering::manual) {
+      fail(FaultKind::value, "cannot switch from manual field specification to automatic field numbering");
+    }
+    numbering_ = Numbering::automatic;
+    return positional(next_++);
+  }
+
+  /// `alone`: nothing of the field's name follows.
+  Value first_value(std::string_view name, bool alone) {
+    const bool digits = !name.empty() && name.find_first_not_of("0123456789") == std::string_view::npos;
     if (!digits) {
       for (const auto& [key, value] : args_.keywords) {
         if (key == name) return value;
       }
       fail(FaultKind::lookup, fmt::format("'{}'", name));
     }
-    if (name.empty()) {
-      if (numbering_ == Numbering::manual) {
-        fail(FaultKind::value, "cannot switch from manual field specification to automatic field numbering");
-      }
-      numbering_ = Numbering::automatic;
-    } else {
+    if (alone) {
       if (numbering_ == Numbering::automatic) {
-        fail(FaultKind::value, "cannot switch from automatic field numbering to manual field specification");
+        fail(FaultKind::value, "cannot switch from manual field specification to automatic field numbering");
       }
       numbering_ = Numbering::manual;
     }
-    const int64_t index = name.empty() ? next_++ : parse_int(name, 10).value_or(0);
-    if (static_cast<size_t>(index) >= args_.positional.size()) {
-      fail(FaultKind::lookup, fmt::format("Replacement index {} out of range for positional args tuple", index));
-    }
+    return positional(parse_int(name, 10).value_or(0));
+  }
+
+  Value positional(int64_t index) const {
+    if (static_cast<size_t>(index) >= args_.positional.size())
+      fail(FaultKind::lookup, "tuple index out of range");
     return args_.positional[static_cast<size_t>(index)];
   }
 

@@ -1,4 +1,5 @@
-// Python's two ways to format: "…" % values and "…".format(values). Called by arithmetic.cpp, methods and filters.
+// Python's two ways to format: "…" % values and "…".format(values). Called by arithmetic.cpp, methods and
+// filters.
 #pragma once
 
 #include <string>

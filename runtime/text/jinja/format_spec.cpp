@@ -55,7 +55,8 @@ std::string grouped(const std::string& digits, char separator, size_t per_group)
 }
 
 /// Zeros that '=' would put before a grouped number are grouped too.
-std::string group_and_fill(Runtime& runtime, std::string digits, const FormatSpec& spec, size_t taken, size_t per_group) {
+std::string group_and_fill(Runtime& runtime, std::string digits, const FormatSpec& spec, size_t taken,
+                           size_t per_group) {
   if (spec.grouping == '\0') return digits;
   if (spec.fill == "0" && (spec.align == '=' || spec.align == '\0')) {
     const auto width = static_cast<size_t>(spec.width);
@@ -74,11 +75,16 @@ std::string group_and_fill(Runtime& runtime, std::string digits, const FormatSpe
 
 std::string digits_in_base(uint64_t value, char type) {
   switch (type) {
-    case 'b': return fmt::format("{:b}", value);
-    case 'o': return fmt::format("{:o}", value);
-    case 'x': return fmt::format("{:x}", value);
-    case 'X': return fmt::format("{:X}", value);
-    default: return fmt::format("{}", value);
+    case 'b':
+      return fmt::format("{:b}", value);
+    case 'o':
+      return fmt::format("{:o}", value);
+    case 'x':
+      return fmt::format("{:x}", value);
+    case 'X':
+      return fmt::format("{:X}", value);
+    default:
+      return fmt::format("{}", value);
   }
 }
 
@@ -99,9 +105,11 @@ std::string real_digits(double magnitude, const FormatSpec& spec) {
     const std::string word = std::isnan(magnitude) ? (large ? "NAN" : "nan") : (large ? "INF" : "inf");
     return type == '%' ? word + "%" : word;
   }
-  if (type == '%') return printed(magnitude * 100.0, 'f', spec.precision < 0 ? 6 : spec.precision, spec.alternate) + "%";
+  if (type == '%')
+    return printed(magnitude * 100.0, 'f', spec.precision < 0 ? 6 : spec.precision, spec.alternate) + "%";
   if (type == '\0' && spec.precision < 0) return repr_real(magnitude);
-  if (lower == 'e' || lower == 'f') return printed(magnitude, type, spec.precision < 0 ? 6 : spec.precision, spec.alternate);
+  if (lower == 'e' || lower == 'f')
+    return printed(magnitude, type, spec.precision < 0 ? 6 : spec.precision, spec.alternate);
   const int64_t precision = spec.precision < 0 ? 6 : std::max<int64_t>(spec.precision, 1);
   if (type != '\0') return printed(magnitude, type == 'n' ? 'g' : type, precision, spec.alternate);
   // No type but a precision: like 'g', but with at least one digit behind the point.
@@ -114,15 +122,29 @@ std::string real_digits(double magnitude, const FormatSpec& spec) {
   return out;
 }
 
+std::string format_character(Runtime& runtime, int64_t code, const FormatSpec& spec) {
+  if (code < 0 || code > 0x10ffff || (code >= 0xd800 && code < 0xe000)) {
+    throw Fault(FaultKind::overflow, "%c arg not in range(0x110000)");
+  }
+  std::string text;
+  append_utf8(text, static_cast<char32_t>(code));
+  return pad(runtime, "", text, spec, '>');
+}
+
 }  // namespace
 
-FormatSpec parse_format_spec(std::string_view text) {
+FormatSpec parse_format_spec(std::string_view text, bool is_number) {
   FormatSpec spec;
   const std::u32string chars = to_code_points(text);
   size_t i = 0;
-  const auto at = [&](size_t k) { return k < chars.size() && chars[k] < 0x80 ? static_cast<char>(chars[k]) : '\0'; };
-  const auto is_align = [&](size_t k) { return at(k) != '\0' && kAligns.find(at(k)) != std::string_view::npos; };
-  if (is_align(1)) {
+  const auto at = [&](size_t k) {
+    return k < chars.size() && chars[k] < 0x80 ? static_cast<char>(chars[k]) : '\0';
+  };
+  const auto is_align = [&](size_t k) {
+    return at(k) != '\0' && kAligns.find(at(k)) != std::string_view::npos;
+  };
+  const bool has_fill = is_align(1);
+  if (has_fill) {
     spec.fill = to_utf8(std::u32string_view(chars).substr(0, 1));
     spec.align = at(1);
     i = 2;
@@ -132,12 +154,10 @@ FormatSpec parse_format_spec(std::string_view text) {
   }
   if (at(i) == '+' || at(i) == '-' || at(i) == ' ') spec.sign = at(i++);
   if (at(i) == '#') spec.alternate = ++i > 0;
-  if (at(i) == '0') {
+  if (!has_fill && at(i) == '0') {
     ++i;
-    if (spec.align == '\0') {
-      spec.fill = "0";
-      spec.align = '=';
-    }
+    spec.fill = "0";
+    if (spec.align == '\0' && is_number) spec.align = '=';
   }
   const auto number = [&] {
     int64_t n = 0;
@@ -155,7 +175,8 @@ FormatSpec parse_format_spec(std::string_view text) {
     if (i == before) throw Fault(FaultKind::value, "Format specifier missing precision");
   }
   if (i < chars.size()) spec.type = at(i++);
-  if (i < chars.size() || (i > 0 && !chars.empty() && chars.back() >= 0x80 && i == chars.size() && spec.type == '\0')) {
+  if (i < chars.size() ||
+      (i > 0 && !chars.empty() && chars.back() >= 0x80 && i == chars.size() && spec.type == '\0')) {
     throw Fault(FaultKind::value, "Invalid format specifier");
   }
   return spec;
@@ -196,23 +217,22 @@ std::string format_real(Runtime& runtime, double value, const FormatSpec& spec) 
 
 std::string format_value(Runtime& runtime, const Value& value, std::string_view text) {
   if (text.empty()) return to_str(runtime, value);
-  const FormatSpec spec = parse_format_spec(text);
-  const auto is_one_of = [&](std::string_view types) { return spec.type == '\0' || types.find(spec.type) != std::string_view::npos; };
+  const FormatSpec spec = parse_format_spec(text, value.is_number());
+  const auto is_one_of = [&](std::string_view types) {
+    return spec.type == '\0' || types.find(spec.type) != std::string_view::npos;
+  };
   switch (value.kind) {
     case Kind::string:
       if (!is_one_of("s")) fail_type(spec.type, "str");
       if (spec.sign != '-' || spec.alternate || spec.grouping != '\0' || spec.align == '=') {
-        const bool zero_width = spec.align == '=' && spec.fill == "0";  // "010" pads a string on its right
-        if (!zero_width || spec.sign != '-' || spec.alternate || spec.grouping != '\0') {
-          throw Fault(FaultKind::value, "a format specifier that strings don't take");
-        }
-        throw Fault(FaultKind::value, "'=' alignment not allowed in string format specifier");
+        throw Fault(FaultKind::value, "a format specifier that strings don't take");
       }
       return format_text(runtime, value.view(), spec);
     case Kind::boolean:
     case Kind::integer:
-      if (is_one_of("eEfFgG%") && spec.type != '\0') return format_real(runtime, static_cast<double>(value.as_int()), spec);
-      if (spec.type == 'c') fail_type(spec.type, "int");
+      if (is_one_of("eEfFgG%") && spec.type != '\0')
+        return format_real(runtime, static_cast<double>(value.as_int()), spec);
+      if (spec.type == 'c') return format_character(runtime, value.as_int(), spec);
       if (!is_one_of("bdoxXn")) fail_type(spec.type, type_name(value));
       return format_integer(runtime, value.as_int(), spec);
     case Kind::real:

@@ -23,7 +23,8 @@ struct FormatSpec {
 };
 
 /// Throws Fault(value) for a specification that Python refuses.
-FormatSpec parse_format_spec(std::string_view text);
+/// `is_number`: what a leading 0 pads.
+FormatSpec parse_format_spec(std::string_view text, bool is_number);
 
 std::string format_text(Runtime& runtime, std::string_view text, const FormatSpec& spec);
 std::string format_integer(Runtime& runtime, int64_t value, const FormatSpec& spec);

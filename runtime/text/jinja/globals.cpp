@@ -1,5 +1,5 @@
-// The functions that every template finds: range, dict, namespace, cycler, joiner of jinja2, and raise_exception
-// and strftime_now of transformers. See filters.h.
+// The functions that every template finds: range, dict, namespace, cycler, joiner of jinja2, and
+// raise_exception and strftime_now of transformers. See filters.h.
 #include <fmt/format.h>
 
 #include <array>
@@ -32,7 +32,8 @@ Value make_range(Runtime& runtime, const CallArgs& args) {
   const uint64_t step = up ? static_cast<uint64_t>(range->step) : 0 - static_cast<uint64_t>(range->step);
   const uint64_t length = high > low ? (distance - 1) / step + 1 : 0;
   if (length > kMaxRange) {
-    throw Fault(FaultKind::overflow, fmt::format("Range too big. The sandbox blocks ranges larger than {}.", kMaxRange));
+    throw Fault(FaultKind::overflow,
+                fmt::format("Range too big. The sandbox blocks ranges larger than {}.", kMaxRange));
   }
   range->length = static_cast<int64_t>(length);
   return Value::from_object(Kind::range, range);
@@ -41,7 +42,8 @@ Value make_range(Runtime& runtime, const CallArgs& args) {
 /// dict(mapping or pairs, **more).
 void fill_dict(Runtime& runtime, Dict& dict, const CallArgs& args, std::string_view callee) {
   if (args.positional.size() > 1) {
-    throw Fault(FaultKind::type, fmt::format("{} expected at most 1 argument, got {}", callee, args.positional.size()));
+    throw Fault(FaultKind::type,
+                fmt::format("{} expected at most 1 argument, got {}", callee, args.positional.size()));
   }
   if (!args.positional.empty()) {
     const Value& source = args.positional[0];
@@ -53,8 +55,9 @@ void fill_dict(Runtime& runtime, Dict& dict, const CallArgs& args, std::string_v
       while (cursor.next(runtime, pair)) {
         const std::vector<Value> parts = collect(runtime, pair);
         if (parts.size() != 2) {
-          throw Fault(FaultKind::value,
-                      fmt::format("dictionary update sequence element has length {}; 2 is required", parts.size()));
+          throw Fault(
+              FaultKind::value,
+              fmt::format("dictionary update sequence element has length {}; 2 is required", parts.size()));
         }
         dict.set(runtime, parts[0], parts[1]);
       }
@@ -143,6 +146,8 @@ constexpr GlobalEntry kGlobals[] = {
 
 }  // namespace
 
-std::span<const GlobalEntry> global_functions() { return kGlobals; }
+std::span<const GlobalEntry> global_functions() {
+  return kGlobals;
+}
 
 }  // namespace tandem::jinja

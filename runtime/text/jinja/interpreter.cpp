@@ -32,8 +32,12 @@ void Interpreter::enter(const ScopeLoads& loads) {
   for (const ScopeLoad& load : loads) {
     Value& target = frame_->slots[static_cast<size_t>(load.slot)];
     switch (load.from) {
-      case ScopeLoad::From::nothing: target = Value(); break;
-      case ScopeLoad::From::outer: target = slot(load.source); break;
+      case ScopeLoad::From::nothing:
+        target = Value();
+        break;
+      case ScopeLoad::From::outer:
+        target = slot(load.source);
+        break;
       case ScopeLoad::From::context: {
         const Value* value = context_->find(load.name);
         target = value == nullptr ? Value() : *value;
@@ -68,17 +72,31 @@ Interpreter::Flow Interpreter::execute(const Stmt& statement) {
   step();
   try {
     switch (statement.type) {
-      case StmtType::output: print(statement); return Flow::normal;
-      case StmtType::if_: return execute_if(statement);
-      case StmtType::for_: return execute_for(statement);
-      case StmtType::set: execute_set(statement); return Flow::normal;
+      case StmtType::output:
+        print(statement);
+        return Flow::normal;
+      case StmtType::if_:
+        return execute_if(statement);
+      case StmtType::for_:
+        return execute_for(statement);
+      case StmtType::set:
+        execute_set(statement);
+        return Flow::normal;
       case StmtType::set_block:
-      case StmtType::filter_block: return execute_capture(statement);
-      case StmtType::macro: slot(statement.name_ref) = define_macro(*statement.macro); return Flow::normal;
-      case StmtType::call_block: execute_call_block(statement); return Flow::normal;
-      case StmtType::with: return execute_with(statement);
-      case StmtType::break_: return Flow::break_loop;
-      case StmtType::continue_: return Flow::continue_loop;
+      case StmtType::filter_block:
+        return execute_capture(statement);
+      case StmtType::macro:
+        slot(statement.name_ref) = define_macro(*statement.macro);
+        return Flow::normal;
+      case StmtType::call_block:
+        execute_call_block(statement);
+        return Flow::normal;
+      case StmtType::with:
+        return execute_with(statement);
+      case StmtType::break_:
+        return Flow::break_loop;
+      case StmtType::continue_:
+        return Flow::continue_loop;
     }
   } catch (Fault& fault) {
     if (fault.line() == 0) fault.set_line(statement.line);
@@ -160,14 +178,18 @@ Interpreter::Flow Interpreter::execute_for(const Stmt& statement) {
     enter(statement.test_loads);
   }
   const Value loop_value = Value::from_object(Kind::loop, &loop);
+  bool finished_a_round =
+      false;  // jinja2's else asks for this, so that break and continue can bring it about
   while (advance_loop(loop)) {
     enter(statement.loads);
     assign(*statement.targets[0], loop.current);
     if (statement.loop_slot >= 0) frame_->slots[static_cast<size_t>(statement.loop_slot)] = loop_value;
-    if (execute(statement.body) == Flow::break_loop) break;
+    const Flow flow = execute(statement.body);
+    if (flow == Flow::break_loop) break;
+    finished_a_round = finished_a_round || flow == Flow::normal;
   }
   leave(statement.loads);
-  if (loop.index0 >= 0) return Flow::normal;
+  if (finished_a_round) return Flow::normal;
   enter(statement.else_loads);
   const Flow flow = execute(statement.else_body);
   leave(statement.else_loads);
@@ -201,10 +223,17 @@ Interpreter::Flow Interpreter::execute_capture(const Stmt& statement) {
     check_name_spaces(*statement.targets[0]);
     assign(*statement.targets[0], value);
   } else {
-    emit(to_str(*this, value));
+    emit_string(value);
   }
   leave(statement.loads);
   return Flow::normal;
+}
+
+void Interpreter::emit_string(const Value& value) {
+  if (!value.is(Kind::string)) {
+    throw Fault(FaultKind::type, fmt::format("expected str instance, {} found", type_name(value)));
+  }
+  emit(value.view());
 }
 
 void Interpreter::check_name_spaces(const Expr& target) {
@@ -259,7 +288,7 @@ void Interpreter::execute_call_block(const Stmt& statement) {
   const Value caller = define_macro(*statement.macro);
   const Value value = statement.value == nullptr ? call_macro(caller.as<Macro>(), {})
                                                  : evaluate_call(*statement.value, &caller);
-  emit(to_str(*this, value));
+  emit_string(value);
 }
 
 void Interpreter::bind_arguments(const MacroDefinition& definition, const CallArgs& args, Frame& frame) {

@@ -1,5 +1,5 @@
-// Runs a parsed template: statements print into a string, expressions give values. One Interpreter is one run.
-// Called by chat_template.cpp.
+// Runs a parsed template: statements print into a string, expressions give values. One Interpreter is one
+// run. Called by chat_template.cpp.
 #pragma once
 
 #include <string>
@@ -41,6 +41,8 @@ class Interpreter final : public Runtime {
   void execute_call_block(const Stmt& statement);
   Value define_macro(const MacroDefinition& definition);
   void emit(std::string_view text);
+  void emit_string(
+      const Value& value);  ///< of a filter or call block: anything but a string is a Fault(type)
   void assign(const Expr& target, const Value& value);
   void check_name_spaces(const Expr& target);
   void enter(const ScopeLoads& loads);

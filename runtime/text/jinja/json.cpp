@@ -33,16 +33,28 @@ class JsonWriter {
       throw Fault(FaultKind::limit, "the template makes a longer text than its limit allows");
     }
     switch (value.kind) {
-      case Kind::none: out_ += "null"; return;
-      case Kind::boolean: out_ += value.boolean ? "true" : "false"; return;
-      case Kind::integer: out_ += std::to_string(value.integer); return;
-      case Kind::real: out_ += real_text(value.real); return;
-      case Kind::string: return write_string(value.view());
+      case Kind::none:
+        out_ += "null";
+        return;
+      case Kind::boolean:
+        out_ += value.boolean ? "true" : "false";
+        return;
+      case Kind::integer:
+        out_ += std::to_string(value.integer);
+        return;
+      case Kind::real:
+        out_ += real_text(value.real);
+        return;
+      case Kind::string:
+        return write_string(value.view());
       case Kind::list:
-      case Kind::tuple: return write_list(value.sequence().items, level);
-      case Kind::dict: return write_dict(value.dict(), level);
+      case Kind::tuple:
+        return write_list(value.sequence().items, level);
+      case Kind::dict:
+        return write_dict(value.dict(), level);
       default:
-        throw Fault(FaultKind::type, fmt::format("Object of type {} is not JSON serializable", type_name(value)));
+        throw Fault(FaultKind::type,
+                    fmt::format("Object of type {} is not JSON serializable", type_name(value)));
     }
   }
 
@@ -77,11 +89,16 @@ class JsonWriter {
 
   std::string key_text(const Value& key) const {
     switch (key.kind) {
-      case Kind::string: return std::string(key.view());
-      case Kind::none: return "null";
-      case Kind::boolean: return key.boolean ? "true" : "false";
-      case Kind::integer: return std::to_string(key.integer);
-      case Kind::real: return real_text(key.real);
+      case Kind::string:
+        return std::string(key.view());
+      case Kind::none:
+        return "null";
+      case Kind::boolean:
+        return key.boolean ? "true" : "false";
+      case Kind::integer:
+        return std::to_string(key.integer);
+      case Kind::real:
+        return real_text(key.real);
       default:
         throw Fault(FaultKind::type,
                     fmt::format("keys must be str, int, float, bool or None, not {}", type_name(key)));
@@ -119,14 +136,29 @@ class JsonWriter {
       const size_t begin = i;
       const char32_t c = decode(bytes, i);
       switch (c) {
-        case '"': out_ += "\\\""; break;
-        case '\\': out_ += "\\\\"; break;
-        case '\n': out_ += "\\n"; break;
-        case '\r': out_ += "\\r"; break;
-        case '\t': out_ += "\\t"; break;
-        case '\f': out_ += "\\f"; break;
-        case '\b': out_ += "\\b"; break;
-        default: write_char(c, bytes.substr(begin, i - begin));
+        case '"':
+          out_ += "\\\"";
+          break;
+        case '\\':
+          out_ += "\\\\";
+          break;
+        case '\n':
+          out_ += "\\n";
+          break;
+        case '\r':
+          out_ += "\\r";
+          break;
+        case '\t':
+          out_ += "\\t";
+          break;
+        case '\f':
+          out_ += "\\f";
+          break;
+        case '\b':
+          out_ += "\\b";
+          break;
+        default:
+          write_char(c, bytes.substr(begin, i - begin));
       }
     }
     out_ += '"';
@@ -136,12 +168,11 @@ class JsonWriter {
     const auto code = static_cast<uint32_t>(c);
     if (code >= 0x20 && (code < 0x7f || !style_.ascii_only)) {
       out_ += bytes;
-    } else if (code == 0x7f) {
-      out_ += bytes;
     } else if (code < 0x10000) {
       out_ += fmt::format("\\u{:04x}", code);
     } else {
-      out_ += fmt::format("\\u{:04x}\\u{:04x}", 0xd800 + ((code - 0x10000) >> 10), 0xdc00 + ((code - 0x10000) & 0x3ff));
+      out_ += fmt::format("\\u{:04x}\\u{:04x}", 0xd800 + ((code - 0x10000) >> 10),
+                          0xdc00 + ((code - 0x10000) & 0x3ff));
     }
   }
 
@@ -155,9 +186,12 @@ class JsonWriter {
 Value from_json(Runtime& runtime, const nlohmann::ordered_json& data) {
   const Runtime::Deeper deeper(runtime);
   switch (data.type()) {
-    case nlohmann::ordered_json::value_t::null: return Value::none();
-    case nlohmann::ordered_json::value_t::boolean: return Value::from_bool(data.get<bool>());
-    case nlohmann::ordered_json::value_t::number_integer: return Value::from_int(data.get<int64_t>());
+    case nlohmann::ordered_json::value_t::null:
+      return Value::none();
+    case nlohmann::ordered_json::value_t::boolean:
+      return Value::from_bool(data.get<bool>());
+    case nlohmann::ordered_json::value_t::number_integer:
+      return Value::from_int(data.get<int64_t>());
     case nlohmann::ordered_json::value_t::number_unsigned: {
       const auto u = data.get<uint64_t>();
       if (u > static_cast<uint64_t>(INT64_MAX)) {
@@ -165,7 +199,8 @@ Value from_json(Runtime& runtime, const nlohmann::ordered_json& data) {
       }
       return Value::from_int(static_cast<int64_t>(u));
     }
-    case nlohmann::ordered_json::value_t::number_float: return Value::from_real(data.get<double>());
+    case nlohmann::ordered_json::value_t::number_float:
+      return Value::from_real(data.get<double>());
     case nlohmann::ordered_json::value_t::string:
       return checked_string(runtime, data.get_ref<const std::string&>());
     case nlohmann::ordered_json::value_t::array: {
@@ -181,7 +216,8 @@ Value from_json(Runtime& runtime, const nlohmann::ordered_json& data) {
       }
       return Value::from_object(Kind::dict, dict);
     }
-    default: throw Fault(FaultKind::value, "the conversation holds binary data");
+    default:
+      throw Fault(FaultKind::value, "the conversation holds binary data");
   }
 }
 

@@ -8,12 +8,13 @@
 
 namespace tandem::jinja {
 
-/// Throws Fault(value) for what JSON text can't hold (bytes that aren't UTF-8, integers beyond 64 bits signed).
+/// Throws Fault(value) for what JSON text can't hold (bytes that aren't UTF-8, integers beyond 64 bits
+/// signed).
 Value from_json(Runtime& runtime, const nlohmann::ordered_json& data);
 
 struct JsonStyle {
   bool ascii_only = false;
-  bool pretty = false;         ///< one item a line, each level indented by `indent`
+  bool pretty = false;  ///< one item a line, each level indented by `indent`
   std::string indent;
   std::string item_separator = ", ";
   std::string key_separator = ": ";

@@ -215,7 +215,8 @@ class Lexer {
     if (quote != '\'' && quote != '"') return false;
     size_t end = pos_ + 1;
     while (end < text_.size() && text_[end] != quote) end += text_[end] == '\\' ? 2 : 1;
-    if (end >= text_.size()) fail(fmt::format("unexpected char {}: the string has no end", quote == '"' ? "'\"'" : "\"'\""));
+    if (end >= text_.size())
+      fail(fmt::format("unexpected char {}: the string has no end", quote == '"' ? "'\"'" : "\"'\""));
     add(TokenType::string, unescape(text_.substr(pos_ + 1, end - pos_ - 1), line_));
     advance(end + 1);
     return true;
@@ -238,7 +239,8 @@ class Lexer {
     if (c == '[') open_brackets += ']';
     if (c == '}' || c == ')' || c == ']') {
       if (open_brackets.empty()) fail(fmt::format("unexpected '{}'", c));
-      if (open_brackets.back() != c) fail(fmt::format("unexpected '{}', expected '{}'", c, open_brackets.back()));
+      if (open_brackets.back() != c)
+        fail(fmt::format("unexpected '{}', expected '{}'", c, open_brackets.back()));
       open_brackets.pop_back();
     }
     add(TokenType::symbol, std::string(text_.substr(pos_, length)));
@@ -254,6 +256,8 @@ class Lexer {
 
 }  // namespace
 
-std::vector<Token> tokenize(std::string_view source) { return Lexer(source).run(); }
+std::vector<Token> tokenize(std::string_view source) {
+  return Lexer(source).run();
+}
 
 }  // namespace tandem::jinja

@@ -129,21 +129,45 @@ std::string unescape(std::string_view inside, int line) {
     if (++i >= inside.size()) throw Fault(FaultKind::syntax, "\\ at end of string", line);
     const char c = inside[i++];
     switch (c) {
-      case '\n': break;
+      case '\n':
+        break;
       case '\\':
       case '\'':
-      case '"': out += c; break;
-      case 'a': out += '\a'; break;
-      case 'b': out += '\b'; break;
-      case 'f': out += '\f'; break;
-      case 'n': out += '\n'; break;
-      case 'r': out += '\r'; break;
-      case 't': out += '\t'; break;
-      case 'v': out += '\v'; break;
-      case 'x': append_utf8(out, take_number(inside, i, 2, 16, true, line)); break;
-      case 'u': append_utf8(out, take_number(inside, i, 4, 16, true, line)); break;
-      case 'U': append_utf8(out, take_number(inside, i, 8, 16, true, line)); break;
-      case 'N': throw Fault(FaultKind::syntax, "\\N{…} in a string, which templates may not use here", line);
+      case '"':
+        out += c;
+        break;
+      case 'a':
+        out += '\a';
+        break;
+      case 'b':
+        out += '\b';
+        break;
+      case 'f':
+        out += '\f';
+        break;
+      case 'n':
+        out += '\n';
+        break;
+      case 'r':
+        out += '\r';
+        break;
+      case 't':
+        out += '\t';
+        break;
+      case 'v':
+        out += '\v';
+        break;
+      case 'x':
+        append_utf8(out, take_number(inside, i, 2, 16, true, line));
+        break;
+      case 'u':
+        append_utf8(out, take_number(inside, i, 4, 16, true, line));
+        break;
+      case 'U':
+        append_utf8(out, take_number(inside, i, 8, 16, true, line));
+        break;
+      case 'N':
+        throw Fault(FaultKind::syntax, "\\N{…} in a string, which templates may not use here", line);
       default:
         if (c >= '0' && c <= '7') {
           --i;
@@ -156,8 +180,9 @@ std::string unescape(std::string_view inside, int line) {
           if (code < 0x80) {
             out += c;
           } else {
-            out += code < 0x100 ? fmt::format("x{:02x}", code)
-                                : code < 0x10000 ? fmt::format("u{:04x}", code) : fmt::format("U{:08x}", code);
+            out += code < 0x100     ? fmt::format("x{:02x}", code)
+                   : code < 0x10000 ? fmt::format("u{:04x}", code)
+                                    : fmt::format("U{:08x}", code);
           }
         }
     }

@@ -57,7 +57,8 @@ Value list_index(Runtime& runtime, const Value& self, const CallArgs& args) {
   for (int64_t i = bound(1, 0); i < bound(2, n); ++i) {
     if (equal(runtime, get_item(runtime, self, Value::from_int(i)), arguments[0])) return Value::from_int(i);
   }
-  throw Fault(FaultKind::value, fmt::format("{} is not in {}", to_repr(runtime, arguments[0]), type_name(self)));
+  throw Fault(FaultKind::value,
+              fmt::format("{} is not in {}", to_repr(runtime, arguments[0]), type_name(self)));
 }
 
 Value list_copy(Runtime& runtime, const Value& self, const CallArgs& args) {
@@ -103,14 +104,21 @@ const Table& table_of(Kind kind) {
     return table;
   }();
   switch (kind) {
-    case Kind::string: return kString;
-    case Kind::dict: return kDict;
-    case Kind::list: return kList;
+    case Kind::string:
+      return kString;
+    case Kind::dict:
+      return kDict;
+    case Kind::list:
+      return kList;
     case Kind::tuple:
-    case Kind::range: return kTuple;
-    case Kind::real: return kReal;
-    case Kind::cycler: return kCycler;
-    default: return kNone;
+    case Kind::range:
+      return kTuple;
+    case Kind::real:
+      return kReal;
+    case Kind::cycler:
+      return kCycler;
+    default:
+      return kNone;
   }
 }
 
@@ -119,18 +127,26 @@ bool is_not_offered(Kind kind, std::string_view name) {
   static constexpr std::array<std::string_view, 5> kString = {"casefold", "encode", "maketrans", "translate",
                                                               "expandtabs"};
   static constexpr std::array<std::string_view, 11> kNumber = {
-      "as_integer_ratio", "bit_count", "bit_length", "conjugate", "denominator", "from_bytes",
-      "imag",             "numerator", "real",       "to_bytes",  "hex"};
+      "as_integer_ratio", "bit_count", "bit_length", "conjugate", "denominator", "from_bytes", "imag",
+      "numerator",        "real",      "to_bytes",   "hex"};
   static constexpr std::array<std::string_view, 2> kView = {"isdisjoint", "mapping"};
-  const auto in = [name](const auto& names) { return std::find(names.begin(), names.end(), name) != names.end(); };
+  const auto in = [name](const auto& names) {
+    return std::find(names.begin(), names.end(), name) != names.end();
+  };
   switch (kind) {
-    case Kind::string: return in(kString);
+    case Kind::string:
+      return in(kString);
     case Kind::boolean:
-    case Kind::integer: return in(kNumber) && name != "hex";
-    case Kind::real: return (in(kNumber) && !name.starts_with("bit_") && !name.ends_with("_bytes")) || name == "fromhex";
-    case Kind::view: return in(kView);
-    case Kind::dict: return name == "fromkeys";
-    default: return false;
+    case Kind::integer:
+      return in(kNumber) && name != "hex";
+    case Kind::real:
+      return (in(kNumber) && !name.starts_with("bit_") && !name.ends_with("_bytes")) || name == "fromhex";
+    case Kind::view:
+      return in(kView);
+    case Kind::dict:
+      return name == "fromkeys";
+    default:
+      return false;
   }
 }
 
@@ -141,8 +157,8 @@ Value find_method(Runtime& runtime, const Value& object, std::string_view name) 
   const auto it = table.find(name);
   if (it == table.end()) {
     if (is_not_offered(object.kind, name)) {
-      throw Fault(FaultKind::runtime, fmt::format("'{}' of '{}' objects is not supported in chat templates", name,
-                                                  type_name(object)));
+      throw Fault(FaultKind::runtime, fmt::format("'{}' of '{}' objects is not supported in chat templates",
+                                                  name, type_name(object)));
     }
     return {};
   }

@@ -69,7 +69,8 @@ Value str_count(Runtime& runtime, const Value& self, const CallArgs& args) {
   if (!window.valid) return Value::from_int(0);
   if (needle.empty()) return Value::from_int(static_cast<int64_t>(count_chars(window.text)) + 1);
   int64_t n = 0;
-  for (size_t at = find_bytes(window.text, needle); at != kNone; at = find_bytes(window.text, needle, at + needle.size())) {
+  for (size_t at = find_bytes(window.text, needle); at != kNone;
+       at = find_bytes(window.text, needle, at + needle.size())) {
     runtime.step();
     ++n;
   }
@@ -133,7 +134,7 @@ class Splitter {
     std::string_view rest = strip(self_.view(), std::nullopt, true, false);
     while (!rest.empty()) {
       size_t end = 0;
-      if (limit == 0) return add(strip(rest, std::nullopt, false, true));
+      if (limit == 0) return add(rest);
       while (end < rest.size()) {
         size_t next = end;
         if (is_space(decode(rest, next))) break;
@@ -148,7 +149,7 @@ class Splitter {
   void by_whitespace_from_right(int64_t limit) {
     std::string_view rest = strip(self_.view(), std::nullopt, false, true);
     while (!rest.empty()) {
-      if (limit == 0) return add(strip(rest, std::nullopt, true, false));
+      if (limit == 0) return add(rest);
       size_t begin = rest.size();
       while (begin > 0) {
         size_t previous = begin - 1;
@@ -219,7 +220,8 @@ Value str_partition(Runtime& runtime, const Value& self, const CallArgs& args) {
   const auto part = [&](std::string_view bytes) { return runtime.string(std::string(bytes), markup); };
   const size_t at = FromRight ? rfind_bytes(text, separator) : find_bytes(text, separator);
   if (at != kNone) {
-    return runtime.tuple({part(text.substr(0, at)), part(separator), part(text.substr(at + separator.size()))});
+    return runtime.tuple(
+        {part(text.substr(0, at)), part(separator), part(text.substr(at + separator.size()))});
   }
   if (FromRight) return runtime.tuple({part(""), part(""), part(text)});
   return runtime.tuple({part(text), part(""), part("")});
@@ -242,6 +244,8 @@ constexpr MethodEntry kMethods[] = {
 
 }  // namespace
 
-std::span<const MethodEntry> string_search_methods() { return kMethods; }
+std::span<const MethodEntry> string_search_methods() {
+  return kMethods;
+}
 
 }  // namespace tandem::jinja

@@ -37,7 +37,7 @@ std::string argument_text(const Value& self, const Text& text) {
 Value str_replace(Runtime& runtime, const Value& self, const CallArgs& args) {
   const Arguments arguments("replace", args, {"", "", ""}, 2);
   const std::string_view text = self.view();
-  const std::string from = argument_text(self, arguments.text(0));
+  const std::string& from = arguments.text(0).bytes;
   const std::string to = argument_text(self, arguments.text(1));
   int64_t left = arguments.integer(2, -1);
   if (left < 0) left = INT64_MAX;
@@ -106,15 +106,17 @@ template <Side Where>
 Value justified(Runtime& runtime, const Value& self, const CallArgs& args) {
   const Arguments arguments("center/ljust/rjust", args, {"", ""}, 1);
   const int64_t width = arguments.integer(0, 0);
-  const std::string fill = arguments.given(1) ? arguments.text(1).bytes : " ";
-  if (count_chars(fill) != 1) throw Fault(FaultKind::type, "The fill character must be exactly one character long");
+  const std::string fill = arguments.given(1) ? argument_text(self, arguments.text(1)) : " ";
+  if (count_chars(fill) != 1)
+    throw Fault(FaultKind::type, "The fill character must be exactly one character long");
   const auto have = static_cast<int64_t>(self.text().n_chars);
   if (width <= have) return self;
   const int64_t missing = width - have;
   int64_t left = Where == Side::right ? missing : 0;
   if (Where == Side::both) left = missing / 2 + (missing & width & 1);
-  return runtime.string(padding(runtime, fill, left) + std::string(self.view()) + padding(runtime, fill, missing - left),
-                        self.text().markup);
+  return runtime.string(
+      padding(runtime, fill, left) + std::string(self.view()) + padding(runtime, fill, missing - left),
+      self.text().markup);
 }
 
 Value str_zfill(Runtime& runtime, const Value& self, const CallArgs& args) {
@@ -125,24 +127,26 @@ Value str_zfill(Runtime& runtime, const Value& self, const CallArgs& args) {
   const std::string_view text = self.view();
   const bool is_signed = !text.empty() && (text[0] == '-' || text[0] == '+');
   const std::string zeros = padding(runtime, "0", width - have);
-  return runtime.string(std::string(text.substr(0, is_signed ? 1 : 0)) + zeros +
-                            std::string(text.substr(is_signed ? 1 : 0)),
-                        self.text().markup);
+  return runtime.string(
+      std::string(text.substr(0, is_signed ? 1 : 0)) + zeros + std::string(text.substr(is_signed ? 1 : 0)),
+      self.text().markup);
 }
 
 Value str_removeprefix(Runtime& runtime, const Value& self, const CallArgs& args) {
   const Arguments arguments("removeprefix", args, {""}, 1);
   const std::string_view prefix = arguments.text(0).bytes;
   const std::string_view text = self.view();
-  return runtime.string(std::string(text.starts_with(prefix) ? text.substr(prefix.size()) : text), self.text().markup);
+  return runtime.string(std::string(text.starts_with(prefix) ? text.substr(prefix.size()) : text),
+                        self.text().markup);
 }
 
 Value str_removesuffix(Runtime& runtime, const Value& self, const CallArgs& args) {
   const Arguments arguments("removesuffix", args, {""}, 1);
   const std::string_view suffix = arguments.text(0).bytes;
   const std::string_view text = self.view();
-  return runtime.string(std::string(text.ends_with(suffix) ? text.substr(0, text.size() - suffix.size()) : text),
-                        self.text().markup);
+  return runtime.string(
+      std::string(text.ends_with(suffix) ? text.substr(0, text.size() - suffix.size()) : text),
+      self.text().markup);
 }
 
 Value str_format(Runtime& runtime, const Value& self, const CallArgs& args) {
@@ -255,6 +259,8 @@ constexpr MethodEntry kMethods[] = {
 
 }  // namespace
 
-std::span<const MethodEntry> string_methods() { return kMethods; }
+std::span<const MethodEntry> string_methods() {
+  return kMethods;
+}
 
 }  // namespace tandem::jinja

@@ -41,7 +41,8 @@ std::optional<int64_t> parse_int(std::string_view text, int base) {
     is_negative = text[0] == '-';
     text.remove_prefix(1);
   }
-  if (base != 0 && (base < 2 || base > 36)) throw Fault(FaultKind::value, "int() base must be >= 2 and <= 36, or 0");
+  if (base != 0 && (base < 2 || base > 36))
+    throw Fault(FaultKind::value, "int() base must be >= 2 and <= 36, or 0");
   if (text.size() >= 2 && text[0] == '0') {
     const char letter = static_cast<char>(text[1] | 0x20);
     const int prefix = letter == 'x' ? 16 : letter == 'o' ? 8 : letter == 'b' ? 2 : 0;

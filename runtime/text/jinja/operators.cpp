@@ -65,17 +65,27 @@ bool truth(const Value& value) {
   switch (value.kind) {
     case Kind::missing:
     case Kind::undefined:
-    case Kind::none: return false;
-    case Kind::boolean: return value.boolean;
-    case Kind::integer: return value.integer != 0;
-    case Kind::real: return value.real != 0.0;
-    case Kind::string: return !value.view().empty();
+    case Kind::none:
+      return false;
+    case Kind::boolean:
+      return value.boolean;
+    case Kind::integer:
+      return value.integer != 0;
+    case Kind::real:
+      return value.real != 0.0;
+    case Kind::string:
+      return !value.view().empty();
     case Kind::list:
-    case Kind::tuple: return !value.sequence().items.empty();
-    case Kind::dict: return !value.dict().entries.empty();
-    case Kind::range: return value.as<Range>().length != 0;
-    case Kind::view: return !value.as<View>().dict->entries.empty();
-    default: return true;
+    case Kind::tuple:
+      return !value.sequence().items.empty();
+    case Kind::dict:
+      return !value.dict().entries.empty();
+    case Kind::range:
+      return value.as<Range>().length != 0;
+    case Kind::view:
+      return !value.as<View>().dict->entries.empty();
+    default:
+      return true;
   }
 }
 
@@ -86,12 +96,15 @@ bool equal(Runtime& runtime, const Value& a, const Value& b) {
   switch (a.kind) {
     case Kind::missing:
     case Kind::undefined:
-    case Kind::none: return true;
+    case Kind::none:
+      return true;
     case Kind::string:
       runtime.scan(a.view().size());
       return a.view() == b.view();
-    case Kind::range: return equal_ranges(a.as<Range>(), b.as<Range>());
-    default: break;
+    case Kind::range:
+      return equal_ranges(a.as<Range>(), b.as<Range>());
+    default:
+      break;
   }
   if (a.object == b.object) return true;
   const Runtime::Deeper deeper(runtime);
@@ -145,7 +158,8 @@ bool contains(Runtime& runtime, const Value& container, const Value& item) {
       }
       runtime.scan(container.view().size());
       return find_bytes(container.view(), item.view()) != std::string_view::npos;
-    case Kind::dict: return container.dict().find(runtime, item) != nullptr;
+    case Kind::dict:
+      return container.dict().find(runtime, item) != nullptr;
     case Kind::view:
       if (container.as<View>().part == View::Part::keys) {
         return container.as<View>().dict->find(runtime, item) != nullptr;
@@ -155,11 +169,13 @@ bool contains(Runtime& runtime, const Value& container, const Value& item) {
       if (item.is_int_like()) {
         const auto& range = container.as<Range>();
         const int64_t i = item.as_int();
-        const bool inside = range.step > 0 ? i >= range.start && i < range.stop : i <= range.start && i > range.stop;
+        const bool inside =
+            range.step > 0 ? i >= range.start && i < range.stop : i <= range.start && i > range.stop;
         return inside && (i - range.start) % range.step == 0;
       }
       break;
-    default: break;
+    default:
+      break;
   }
   if (!is_iterable(container)) {
     throw Fault(FaultKind::type, fmt::format("argument of type '{}' is not iterable", type_name(container)));
@@ -172,34 +188,42 @@ bool contains(Runtime& runtime, const Value& container, const Value& item) {
   return false;
 }
 
-size_t hash_string(std::string_view bytes) { return std::hash<std::string_view>()(bytes); }
+size_t hash_string(std::string_view bytes) {
+  return std::hash<std::string_view>()(bytes);
+}
 
 size_t hash(Runtime& runtime, const Value& value) {
   runtime.step();
   switch (value.kind) {
     case Kind::boolean:
-    case Kind::integer: return std::hash<int64_t>()(value.as_int());
+    case Kind::integer:
+      return std::hash<int64_t>()(value.as_int());
     case Kind::real: {
       const double d = value.real;
       const bool whole = d == std::trunc(d) && d >= -kTwoTo63 && d < kTwoTo63;
       return whole ? std::hash<int64_t>()(static_cast<int64_t>(d)) : std::hash<double>()(d);
     }
-    case Kind::string: runtime.scan(value.view().size()); return hash_string(value.view());
+    case Kind::string:
+      runtime.scan(value.view().size());
+      return hash_string(value.view());
     case Kind::missing:
     case Kind::undefined:
-    case Kind::none: return static_cast<size_t>(value.kind);
+    case Kind::none:
+      return static_cast<size_t>(value.kind);
     case Kind::tuple: {
       const Runtime::Deeper deeper(runtime);
       size_t h = 0x9e3779b9;
       for (const Value& item : value.sequence().items) h = h * 1000003 ^ hash(runtime, item);
       return h;
     }
-    case Kind::range: return std::hash<int64_t>()(value.as<Range>().length);
+    case Kind::range:
+      return std::hash<int64_t>()(value.as<Range>().length);
     case Kind::list:
     case Kind::dict:
     case Kind::view:
       throw Fault(FaultKind::type, fmt::format("unhashable type: '{}'", type_name(value)));
-    default: return std::hash<const void*>()(value.object);
+    default:
+      return std::hash<const void*>()(value.object);
   }
 }
 
@@ -212,8 +236,10 @@ bool is_iterable(const Value& value) {
     case Kind::dict:
     case Kind::range:
     case Kind::view:
-    case Kind::iterator: return true;
-    default: return false;
+    case Kind::iterator:
+      return true;
+    default:
+      return false;
   }
 }
 
@@ -224,22 +250,32 @@ bool is_callable(const Value& value) {
     case Kind::method:
     case Kind::function:
     case Kind::loop:
-    case Kind::joiner: return true;
-    default: return false;
+    case Kind::joiner:
+      return true;
+    default:
+      return false;
   }
 }
 
 int64_t length(Runtime& runtime, const Value& value) {
   switch (value.kind) {
-    case Kind::undefined: return 0;
-    case Kind::string: return static_cast<int64_t>(value.text().n_chars);
+    case Kind::undefined:
+      return 0;
+    case Kind::string:
+      return static_cast<int64_t>(value.text().n_chars);
     case Kind::list:
-    case Kind::tuple: return static_cast<int64_t>(value.sequence().items.size());
-    case Kind::dict: return static_cast<int64_t>(value.dict().entries.size());
-    case Kind::view: return static_cast<int64_t>(value.as<View>().dict->entries.size());
-    case Kind::range: return value.as<Range>().length;
-    case Kind::loop: return runtime.loop_length(value.as<Loop>());
-    default: throw Fault(FaultKind::type, fmt::format("object of type '{}' has no len()", type_name(value)));
+    case Kind::tuple:
+      return static_cast<int64_t>(value.sequence().items.size());
+    case Kind::dict:
+      return static_cast<int64_t>(value.dict().entries.size());
+    case Kind::view:
+      return static_cast<int64_t>(value.as<View>().dict->entries.size());
+    case Kind::range:
+      return value.as<Range>().length;
+    case Kind::loop:
+      return runtime.loop_length(value.as<Loop>());
+    default:
+      throw Fault(FaultKind::type, fmt::format("object of type '{}' has no len()", type_name(value)));
   }
 }
 

@@ -1,5 +1,5 @@
-// Python's operators on values: truth, equality, order, arithmetic, `in`, subscripts and slices, hash, str and
-// repr. Used by the interpreter, filters, tests and methods. Faults carry Python's exception classes.
+// Python's operators on values: truth, equality, order, arithmetic, `in`, subscripts and slices, hash, str
+// and repr. Used by the interpreter, filters, tests and methods. Faults carry Python's exception classes.
 #pragma once
 
 #include <compare>
@@ -57,7 +57,8 @@ int64_t length(Runtime& runtime, const Value& value);
 Value get_attribute(Runtime& runtime, const Value& object, std::string_view name);
 Value get_item(Runtime& runtime, const Value& object, const Value& key);
 /// object[start:stop:step]; missing or none for those not given.
-Value get_slice(Runtime& runtime, const Value& object, const Value& start, const Value& stop, const Value& step);
+Value get_slice(Runtime& runtime, const Value& object, const Value& start, const Value& stop,
+                const Value& step);
 
 /// The error that using an undefined value raises.
 [[noreturn]] void fail_undefined(const Value& value);

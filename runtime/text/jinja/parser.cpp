@@ -17,7 +17,7 @@ namespace {
 using StmtPtr = std::unique_ptr<Stmt>;
 using Names = std::initializer_list<std::string_view>;
 
-constexpr std::array<std::string_view, 8> kUnsupportedTags = {"autoescape", "block", "do",    "extends",
+constexpr std::array<std::string_view, 8> kUnsupportedTags = {"autoescape", "block",  "do",      "extends",
                                                               "from",       "import", "include", "trans"};
 
 class Parser : public ExpressionParser {
@@ -123,15 +123,15 @@ class Parser : public ExpressionParser {
   StmtPtr parse_for(int line) {
     StmtPtr node = make_statement(StmtType::for_, line);
     const size_t begin = position();
-    node->targets.push_back(parse_target(false, "in"));
+    node->targets.push_back(parse_target(false));
     const size_t behind_target = position();
     if (!skip_name("in")) fail(fmt::format("expected 'in', got {}", describe()));
-    node->value = parse_tuple(false, "recursive");
+    node->value = parse_tuple(false);
     if (skip_name("if")) {
       node->test = parse_expression();
       const size_t behind = position();
       seek(begin);
-      node->test_target = parse_target(false, "in");
+      node->test_target = parse_target(false);
       if (position() != behind_target) fail("the loop's target doesn't parse twice");
       seek(behind);
     }

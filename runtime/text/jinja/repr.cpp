@@ -33,7 +33,9 @@ void append_entries(Runtime& runtime, std::string& out, const Dict& dict) {
 }
 
 void append_view(Runtime& runtime, std::string& out, const View& view) {
-  out += view.part == View::Part::keys ? "dict_keys([" : view.part == View::Part::values ? "dict_values([" : "dict_items([";
+  out += view.part == View::Part::keys     ? "dict_keys(["
+         : view.part == View::Part::values ? "dict_values(["
+                                           : "dict_items([";
   for (size_t i = 0; i < view.dict->entries.size(); ++i) {
     const auto& [key, value] = view.dict->entries[i];
     if (i > 0) out += ", ";
@@ -79,9 +81,12 @@ void append_object(Runtime& runtime, std::string& out, const Value& value) {
       out += fmt::format("<built-in method {} of {} object>", value.as<Method>().name,
                          type_name(value.as<Method>().self));
       return;
-    case Kind::function: out += fmt::format("<function {}>", value.as<Function>().name); return;
+    case Kind::function:
+      out += fmt::format("<function {}>", value.as<Function>().name);
+      return;
     // Python adds an address here; there is none to tell.
-    default: out += fmt::format("<{} object>", type_name(value));
+    default:
+      out += fmt::format("<{} object>", type_name(value));
   }
 }
 
@@ -90,9 +95,11 @@ void append_object(Runtime& runtime, std::string& out, const Value& value) {
 std::string repr_real(double value) {
   if (std::isnan(value)) return "nan";
   if (std::isinf(value)) return value < 0 ? "-inf" : "inf";
-  // The shortest digits that read back as the same number, in Python's layout: an exponent below 1e-4 and from 1e16.
+  // The shortest digits that read back as the same number, in Python's layout: an exponent below 1e-4 and
+  // from 1e16.
   std::array<char, 64> buffer{};
-  const auto end = std::to_chars(buffer.data(), buffer.data() + buffer.size(), value, std::chars_format::scientific).ptr;
+  const auto end =
+      std::to_chars(buffer.data(), buffer.data() + buffer.size(), value, std::chars_format::scientific).ptr;
   std::string_view text(buffer.data(), static_cast<size_t>(end - buffer.data()));
   std::string out;
   if (text.front() == '-') {
@@ -113,8 +120,10 @@ std::string repr_real(double value) {
     return out + fmt::format("e{}{:02}", exponent < 0 ? '-' : '+', std::abs(exponent));
   }
   if (exponent < 0) return out + "0." + std::string(static_cast<size_t>(-exponent - 1), '0') + digits;
-  if (n_digits <= exponent + 1) return out + digits + std::string(static_cast<size_t>(exponent + 1 - n_digits), '0') + ".0";
-  return out + digits.substr(0, static_cast<size_t>(exponent + 1)) + "." + digits.substr(static_cast<size_t>(exponent + 1));
+  if (n_digits <= exponent + 1)
+    return out + digits + std::string(static_cast<size_t>(exponent + 1 - n_digits), '0') + ".0";
+  return out + digits.substr(0, static_cast<size_t>(exponent + 1)) + "." +
+         digits.substr(static_cast<size_t>(exponent + 1));
 }
 
 void append_repr_string(std::string& out, std::string_view bytes) {
@@ -138,8 +147,9 @@ void append_repr_string(std::string& out, std::string_view bytes) {
       out += bytes.substr(begin, i - begin);
     } else {
       const auto code = static_cast<uint32_t>(c);
-      out += code < 0x100 ? fmt::format("\\x{:02x}", code)
-                          : code < 0x10000 ? fmt::format("\\u{:04x}", code) : fmt::format("\\U{:08x}", code);
+      out += code < 0x100     ? fmt::format("\\x{:02x}", code)
+             : code < 0x10000 ? fmt::format("\\u{:04x}", code)
+                              : fmt::format("\\U{:08x}", code);
     }
   }
   out += quote;
@@ -153,11 +163,21 @@ void append_repr(Runtime& runtime, std::string& out, const Value& value) {
   }
   switch (value.kind) {
     case Kind::missing:
-    case Kind::undefined: out += "Undefined"; return;
-    case Kind::none: out += "None"; return;
-    case Kind::boolean: out += value.boolean ? "True" : "False"; return;
-    case Kind::integer: out += std::to_string(value.integer); return;
-    case Kind::real: out += repr_real(value.real); return;
+    case Kind::undefined:
+      out += "Undefined";
+      return;
+    case Kind::none:
+      out += "None";
+      return;
+    case Kind::boolean:
+      out += value.boolean ? "True" : "False";
+      return;
+    case Kind::integer:
+      out += std::to_string(value.integer);
+      return;
+    case Kind::real:
+      out += repr_real(value.real);
+      return;
     case Kind::string:
       runtime.scan(value.view().size());
       if (value.text().markup) out += "Markup(";
@@ -174,9 +194,12 @@ void append_repr(Runtime& runtime, std::string& out, const Value& value) {
       append_items(runtime, out, value.sequence().items);
       out += value.sequence().items.size() == 1 ? ",)" : ")";
       return;
-    case Kind::dict: return append_entries(runtime, out, value.dict());
-    case Kind::view: return append_view(runtime, out, value.as<View>());
-    default: return append_object(runtime, out, value);
+    case Kind::dict:
+      return append_entries(runtime, out, value.dict());
+    case Kind::view:
+      return append_view(runtime, out, value.as<View>());
+    default:
+      return append_object(runtime, out, value);
   }
 }
 
@@ -189,9 +212,13 @@ std::string to_repr(Runtime& runtime, const Value& value) {
 void append_str(Runtime& runtime, std::string& out, const Value& value) {
   switch (value.kind) {
     case Kind::missing:
-    case Kind::undefined: return;
-    case Kind::string: out += value.view(); return;
-    default: append_repr(runtime, out, value);
+    case Kind::undefined:
+      return;
+    case Kind::string:
+      out += value.view();
+      return;
+    default:
+      append_repr(runtime, out, value);
   }
 }
 
@@ -209,12 +236,23 @@ std::string escape_html(std::string_view bytes) {
   std::string out;
   for (const char c : bytes) {
     switch (c) {
-      case '&': out += "&amp;"; break;
-      case '<': out += "&lt;"; break;
-      case '>': out += "&gt;"; break;
-      case '"': out += "&#34;"; break;
-      case '\'': out += "&#39;"; break;
-      default: out += c;
+      case '&':
+        out += "&amp;";
+        break;
+      case '<':
+        out += "&lt;";
+        break;
+      case '>':
+        out += "&gt;";
+        break;
+      case '"':
+        out += "&#34;";
+        break;
+      case '\'':
+        out += "&#39;";
+        break;
+      default:
+        out += c;
     }
   }
   return out;

@@ -72,7 +72,8 @@ bool Cursor::next(Runtime& runtime, Value& out) {
       const Runtime::Deeper deeper(runtime);  // an iterator over an iterator over …
       return source_.as<Iterator>().advance(runtime, out);
     }
-    default: return false;  // undefined: empty
+    default:
+      return false;  // undefined: empty
   }
 }
 
@@ -91,8 +92,8 @@ Arguments::Arguments(std::string_view callee, const CallArgs& args, std::span<co
                      size_t n_required)
     : callee_(callee), values_(names.size()) {
   if (args.positional.size() > names.size()) {
-    throw Fault(FaultKind::type, fmt::format("{}() takes at most {} arguments ({} given)", callee, names.size(),
-                                             args.positional.size()));
+    throw Fault(FaultKind::type, fmt::format("{}() takes at most {} arguments ({} given)", callee,
+                                             names.size(), args.positional.size()));
   }
   for (size_t i = 0; i < args.positional.size(); ++i) values_[i] = args.positional[i];
   for (const auto& [name, value] : args.keywords) {
@@ -114,7 +115,9 @@ Arguments::Arguments(std::string_view callee, const CallArgs& args, std::span<co
   }
 }
 
-bool Arguments::truth(size_t i, bool fallback) const { return given(i) ? jinja::truth(values_[i]) : fallback; }
+bool Arguments::truth(size_t i, bool fallback) const {
+  return given(i) ? jinja::truth(values_[i]) : fallback;
+}
 
 int64_t Arguments::integer(size_t i, int64_t fallback) const {
   if (!given(i)) return fallback;

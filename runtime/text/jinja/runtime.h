@@ -26,8 +26,11 @@ class Runtime {
   using Clock = std::function<std::tm()>;
 
   Runtime(const RunLimits& limits, const Clock& clock)
-      : heap_(limits.max_memory_bytes), steps_left_(limits.max_steps), depth_left_(limits.max_depth),
-        max_output_bytes_(limits.max_output_bytes), clock_(clock) {}
+      : heap_(limits.max_memory_bytes),
+        steps_left_(limits.max_steps),
+        depth_left_(limits.max_depth),
+        max_output_bytes_(limits.max_output_bytes),
+        clock_(clock) {}
   Runtime(const Runtime&) = delete;
   Runtime& operator=(const Runtime&) = delete;
 
@@ -35,7 +38,8 @@ class Runtime {
   std::tm now() const { return clock_(); }
   size_t max_output_bytes() const { return max_output_bytes_; }
 
-  /// Counts work: one step is about one node of the program or one element of a sequence. Throws Fault(limit).
+  /// Counts work: one step is about one node of the program or one element of a sequence. Throws
+  /// Fault(limit).
   void step(int64_t n = 1) {
     steps_left_ -= n;
     if (steps_left_ < 0) throw Fault(FaultKind::limit, "the template takes more steps than its limit allows");
@@ -60,7 +64,8 @@ class Runtime {
   class Deeper {
    public:
     explicit Deeper(Runtime& runtime) : runtime_(runtime) {
-      if (runtime_.depth_left_ <= 0) throw Fault(FaultKind::limit, "the template nests deeper than its limit allows");
+      if (runtime_.depth_left_ <= 0)
+        throw Fault(FaultKind::limit, "the template nests deeper than its limit allows");
       --runtime_.depth_left_;
     }
     ~Deeper() { ++runtime_.depth_left_; }

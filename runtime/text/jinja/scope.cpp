@@ -1,8 +1,9 @@
-// Names -> slots. A scope is a loop's, macro's, with's, set block's or filter block's body, or the whole template;
-// `if` makes none. Before a scope's code runs, all names that it mentions are found out ("collect"), which
-// settles for each slot how it begins: from the context, as a copy of an outer variable, or as nothing; then each
-// name in the code is bound to its slot ("bind"). This order is what jinja2's compiler does, and its corner
-// cases (a variable that is set in one branch only, or read before it is set) follow from it. See scope.h.
+// Names -> slots. A scope is a loop's, macro's, with's, set block's or filter block's body, or the whole
+// template; `if` makes none. Before a scope's code runs, all names that it mentions are found out
+// ("collect"), which settles for each slot how it begins: from the context, as a copy of an outer variable,
+// or as nothing; then each name in the code is bound to its slot ("bind"). This order is what jinja2's
+// compiler does, and its corner cases (a variable that is set in one branch only, or read before it is set)
+// follow from it. See scope.h.
 #include "runtime/text/jinja/scope.h"
 
 #include <fmt/format.h>
@@ -28,7 +29,8 @@ struct Slot {
   int index = -1;
 };
 
-/// What one scope knows of its names while it is collected. Copies (for the branches of `if`) share the slots.
+/// What one scope knows of its names while it is collected. Copies (for the branches of `if`) share the
+/// slots.
 class Symbols {
  public:
   Symbols(const Symbols* parent, FunctionSlots* function)
@@ -57,7 +59,8 @@ class Symbols {
     loads_[define(name)] = outer ? from_outer(*outer) : Load{};
   }
 
-  /// Takes in what the branches of an `if` have found: a name that some branch sets begins as what it was before.
+  /// Takes in what the branches of an `if` have found: a name that some branch sets begins as what it was
+  /// before.
   void merge(const std::vector<Symbols>& branches) {
     std::set<std::string> stored;
     for (const Symbols& branch : branches) {
@@ -211,22 +214,27 @@ class Collector {
       case StmtType::output:
         for (const ExprPtr& expression : s.expressions) collect(expression);
         return;
-      case StmtType::if_: return collect_if(s);
-      case StmtType::for_: return collect(s.value);
+      case StmtType::if_:
+        return collect_if(s);
+      case StmtType::for_:
+        return collect(s.value);
       case StmtType::set:
         collect(s.value);
         return collect_target(*s.targets[0], false);
       case StmtType::set_block:
         collect_target(*s.targets[0], false);
         return collect(s.value);  // the filter's arguments
-      case StmtType::macro: return symbols_->store(s.macro->name);
+      case StmtType::macro:
+        return symbols_->store(s.macro->name);
       case StmtType::call_block:
-      case StmtType::filter_block: return collect(s.value);
+      case StmtType::filter_block:
+        return collect(s.value);
       case StmtType::with:
         for (const ExprPtr& value : s.expressions) collect(value);
         return;
       case StmtType::break_:
-      case StmtType::continue_: return;
+      case StmtType::continue_:
+        return;
     }
   }
 
@@ -323,7 +331,8 @@ class Binder {
           bind(branch.body, scope, true);
         }
         return bind(s.else_body, scope, true);
-      case StmtType::for_: return bind_for(s, scope, soft);
+      case StmtType::for_:
+        return bind_for(s, scope, soft);
       case StmtType::set:
         bind(s.value, scope, soft);
         return bind_target(*s.targets[0], scope);
@@ -337,10 +346,13 @@ class Binder {
       case StmtType::call_block:
         bind_macro(*s.macro, scope);
         return bind(s.value, scope, soft);
-      case StmtType::filter_block: return bind_inner(s, scope);
-      case StmtType::with: return bind_with(s, scope, soft);
+      case StmtType::filter_block:
+        return bind_inner(s, scope);
+      case StmtType::with:
+        return bind_with(s, scope, soft);
       case StmtType::break_:
-      case StmtType::continue_: return;
+      case StmtType::continue_:
+        return;
     }
   }
 
@@ -417,7 +429,8 @@ class Binder {
     function.depth = scope.function()->depth + 1;
     Symbols inner(&scope, &function);
     Collector collector(inner);
-    for (MacroParameter& parameter : macro.parameters) parameter.slot = inner.declare_parameter(parameter.name);
+    for (MacroParameter& parameter : macro.parameters)
+      parameter.slot = inner.declare_parameter(parameter.name);
     for (const MacroParameter& parameter : macro.parameters) collector.collect(parameter.fallback);
     bind_special_parameters(macro, inner);
     collector.collect(macro.body);
@@ -439,10 +452,11 @@ class Binder {
     if (used.contains("caller")) {
       const MacroParameter* parameter = explicit_parameter("caller");
       if (parameter != nullptr && parameter->fallback == nullptr) {
-        throw Fault(FaultKind::syntax,
-                    "When defining macros or call blocks the special \"caller\" argument must be omitted or be given "
-                    "a default.",
-                    macro.line);
+        throw Fault(
+            FaultKind::syntax,
+            "When defining macros or call blocks the special \"caller\" argument must be omitted or be given "
+            "a default.",
+            macro.line);
       }
       if (parameter == nullptr) macro.caller_slot = inner.declare_parameter("caller");
       macro.uses_caller = true;
@@ -458,6 +472,8 @@ class Binder {
 
 }  // namespace
 
-void resolve_names(Template& program) { Binder().bind_template(program); }
+void resolve_names(Template& program) {
+  Binder().bind_template(program);
+}
 
 }  // namespace tandem::jinja

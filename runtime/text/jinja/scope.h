@@ -1,5 +1,5 @@
-// Names -> slots, by jinja2's own rules of scope: which block a variable belongs to, what it is when the block
-// begins, and which names a macro takes from outside. Called by the parser, after it.
+// Names -> slots, by jinja2's own rules of scope: which block a variable belongs to, what it is when the
+// block begins, and which names a macro takes from outside. Called by the parser, after it.
 #pragma once
 
 #include "runtime/text/jinja/ast.h"

@@ -47,24 +47,30 @@ void append_mapped(std::string& out, char32_t c, CaseMode mode) {
   }
   // Both tables are sorted by mode, then code point; runs don't overlap.
   const auto* special = std::lower_bound(
-      std::begin(kSpecialCases), std::end(kSpecialCases), c,
-      [mode](const SpecialCase& s, char32_t x) { return std::pair(s.mode, s.from) < std::pair<int, uint32_t>(mode, x); });
+      std::begin(kSpecialCases), std::end(kSpecialCases), c, [mode](const SpecialCase& s, char32_t x) {
+        return std::pair(s.mode, s.from) < std::pair<int, uint32_t>(mode, x);
+      });
   if (special != std::end(kSpecialCases) && special->mode == mode && special->from == c) {
     for (const char32_t to : special->to) {
       if (to != 0) append_utf8(out, to);
     }
     return;
   }
-  const auto* run = std::lower_bound(
-      std::begin(kCaseRuns), std::end(kCaseRuns), c,
-      [mode](const CaseRun& r, char32_t x) { return std::pair(r.mode, r.last) < std::pair<int, uint32_t>(mode, x); });
+  const auto* run =
+      std::lower_bound(std::begin(kCaseRuns), std::end(kCaseRuns), c, [mode](const CaseRun& r, char32_t x) {
+        return std::pair(r.mode, r.last) < std::pair<int, uint32_t>(mode, x);
+      });
   const bool hit = run != std::end(kCaseRuns) && run->mode == mode && run->first <= c &&
                    (c - run->first) % run->stride == 0;
   append_utf8(out, hit ? static_cast<char32_t>(static_cast<int32_t>(c) + run->delta) : c);
 }
 
-bool is_cased(char32_t c) { return (classes_of(c) & (kLower | kUpper | kTitle)) != 0; }
-bool is_ignorable(char32_t c) { return (classes_of(c) & kCaseIgnorable) != 0; }
+bool is_cased(char32_t c) {
+  return (classes_of(c) & (kLower | kUpper | kTitle)) != 0;
+}
+bool is_ignorable(char32_t c) {
+  return (classes_of(c) & kCaseIgnorable) != 0;
+}
 
 constexpr char32_t kSigma = 0x3a3;
 constexpr char32_t kFinalSigma = 0x3c2;
@@ -121,9 +127,8 @@ bool is_valid_utf8(std::string_view bytes) {
 }
 
 size_t count_chars(std::string_view bytes) {
-  return static_cast<size_t>(std::count_if(bytes.begin(), bytes.end(), [](char c) {
-    return (static_cast<unsigned char>(c) & 0xc0) != 0x80;
-  }));
+  return static_cast<size_t>(std::count_if(
+      bytes.begin(), bytes.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }));
 }
 
 char32_t decode(std::string_view bytes, size_t& pos) {

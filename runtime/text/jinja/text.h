@@ -28,7 +28,9 @@ enum CharClass : uint32_t {
 };
 
 uint32_t classes_of(char32_t c);
-inline bool is_space(char32_t c) { return (classes_of(c) & kSpace) != 0; }
+inline bool is_space(char32_t c) {
+  return (classes_of(c) & kSpace) != 0;
+}
 /// What str.splitlines splits at ("\r\n" is one).
 bool is_line_break(char32_t c);
 

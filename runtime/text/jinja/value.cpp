@@ -7,10 +7,18 @@
 
 namespace tandem::jinja {
 
-const Text& Value::text() const { return *static_cast<const Text*>(object); }
-std::string_view Value::view() const { return text().bytes; }
-const Sequence& Value::sequence() const { return *static_cast<const Sequence*>(object); }
-const Dict& Value::dict() const { return *static_cast<const Dict*>(object); }
+const Text& Value::text() const {
+  return *static_cast<const Text*>(object);
+}
+std::string_view Value::view() const {
+  return text().bytes;
+}
+const Sequence& Value::sequence() const {
+  return *static_cast<const Sequence*>(object);
+}
+const Dict& Value::dict() const {
+  return *static_cast<const Dict*>(object);
+}
 
 Text::Text(std::string bytes_in) : bytes(std::move(bytes_in)), n_chars(count_chars(bytes)) {}
 
@@ -84,31 +92,52 @@ Value Heap::sequence(Kind kind, std::vector<Value> items) {
 std::string_view type_name(const Value& value) {
   switch (value.kind) {
     case Kind::missing:
-    case Kind::undefined: return "Undefined";
-    case Kind::none: return "NoneType";
-    case Kind::boolean: return "bool";
-    case Kind::integer: return "int";
-    case Kind::real: return "float";
-    case Kind::string: return "str";
-    case Kind::list: return "list";
-    case Kind::tuple: return "tuple";
-    case Kind::dict: return "dict";
-    case Kind::range: return "range";
+    case Kind::undefined:
+      return "Undefined";
+    case Kind::none:
+      return "NoneType";
+    case Kind::boolean:
+      return "bool";
+    case Kind::integer:
+      return "int";
+    case Kind::real:
+      return "float";
+    case Kind::string:
+      return "str";
+    case Kind::list:
+      return "list";
+    case Kind::tuple:
+      return "tuple";
+    case Kind::dict:
+      return "dict";
+    case Kind::range:
+      return "range";
     case Kind::view:
       switch (value.as<View>().part) {
-        case View::Part::keys: return "dict_keys";
-        case View::Part::values: return "dict_values";
-        case View::Part::items: return "dict_items";
+        case View::Part::keys:
+          return "dict_keys";
+        case View::Part::values:
+          return "dict_values";
+        case View::Part::items:
+          return "dict_items";
       }
       return "dict_view";
-    case Kind::iterator: return value.as<Iterator>().type_name;
-    case Kind::name_space: return "Namespace";
-    case Kind::macro: return "Macro";
-    case Kind::method: return "builtin_function_or_method";
-    case Kind::function: return "function";
-    case Kind::loop: return "LoopContext";
-    case Kind::cycler: return "Cycler";
-    case Kind::joiner: return "Joiner";
+    case Kind::iterator:
+      return value.as<Iterator>().type_name;
+    case Kind::name_space:
+      return "Namespace";
+    case Kind::macro:
+      return "Macro";
+    case Kind::method:
+      return "builtin_function_or_method";
+    case Kind::function:
+      return "function";
+    case Kind::loop:
+      return "LoopContext";
+    case Kind::cycler:
+      return "Cycler";
+    case Kind::joiner:
+      return "Joiner";
   }
   return "object";
 }

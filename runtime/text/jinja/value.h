@@ -146,7 +146,7 @@ struct Dict : Object {
   void set(Runtime& runtime, const Value& key, const Value& value);
 
  private:
-  static constexpr size_t kIndexFrom = 12;  ///< smaller ones are searched one by one
+  static constexpr size_t kIndexFrom = 12;         ///< smaller ones are searched one by one
   std::unordered_multimap<size_t, size_t> index_;  ///< hash of the key -> entry
 };
 
@@ -211,7 +211,6 @@ struct UndefinedInfo : Object {
   std::string message;
   bool security = false;  ///< the sandbox made it
 };
-
 
 /// Owner of everything that one run (or one program's literals) allocates.
 class Heap {

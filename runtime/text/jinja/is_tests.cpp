@@ -37,22 +37,49 @@ bool plain(Runtime& /*runtime*/, const Value& v, const CallArgs& args) {
   return Holds(v);
 }
 
-bool is_defined(const Value& v) { return !v.is(Kind::undefined); }
-bool is_undefined(const Value& v) { return v.is(Kind::undefined); }
-bool is_none(const Value& v) { return v.is(Kind::none); }
-bool is_boolean(const Value& v) { return v.is(Kind::boolean); }
-bool is_true(const Value& v) { return v.is(Kind::boolean) && v.boolean; }
-bool is_false(const Value& v) { return v.is(Kind::boolean) && !v.boolean; }
-bool is_integer(const Value& v) { return v.is(Kind::integer); }
-bool is_float(const Value& v) { return v.is(Kind::real); }
-bool is_number(const Value& v) { return v.is_number(); }
-bool is_string(const Value& v) { return v.is(Kind::string); }
-bool is_mapping(const Value& v) { return v.is(Kind::dict); }
-bool is_escaped(const Value& v) { return v.is(Kind::string) && v.text().markup; }
-bool is_sequence(const Value& v) {
-  return v.is(Kind::undefined) || v.is(Kind::string) || v.is_sequence() || v.is(Kind::dict) || v.is(Kind::range);
+bool is_defined(const Value& v) {
+  return !v.is(Kind::undefined);
 }
-bool is_iterable_or_loop(const Value& v) { return is_iterable(v) || v.is(Kind::loop); }
+bool is_undefined(const Value& v) {
+  return v.is(Kind::undefined);
+}
+bool is_none(const Value& v) {
+  return v.is(Kind::none);
+}
+bool is_boolean(const Value& v) {
+  return v.is(Kind::boolean);
+}
+bool is_true(const Value& v) {
+  return v.is(Kind::boolean) && v.boolean;
+}
+bool is_false(const Value& v) {
+  return v.is(Kind::boolean) && !v.boolean;
+}
+bool is_integer(const Value& v) {
+  return v.is(Kind::integer);
+}
+bool is_float(const Value& v) {
+  return v.is(Kind::real);
+}
+bool is_number(const Value& v) {
+  return v.is_number();
+}
+bool is_string(const Value& v) {
+  return v.is(Kind::string);
+}
+bool is_mapping(const Value& v) {
+  return v.is(Kind::dict);
+}
+bool is_escaped(const Value& v) {
+  return v.is(Kind::string) && v.text().markup;
+}
+bool is_sequence(const Value& v) {
+  return v.is(Kind::undefined) || v.is(Kind::string) || v.is_sequence() || v.is(Kind::dict) ||
+         v.is(Kind::range);
+}
+bool is_iterable_or_loop(const Value& v) {
+  return is_iterable(v) || v.is(Kind::loop);
+}
 
 /// Cased, and all of what is cased has `wanted`.
 bool has_case(Runtime& runtime, const Value& v, uint32_t wanted) {
