@@ -18,9 +18,9 @@ namespace tandem {
 template <class Tag>
 struct AttentionImpl {
   using F = F32x16<Tag>;
-  static constexpr int kMaxRows = 6;
-  // Vectors of C side by side: 6 × 4 accumulators fill the 32 registers of AVX-512, 6 × 1 pairs the 16 of
-  // AVX2.
+  // Rows and vectors of C: 6 × 4 accumulators fill the 32 registers of AVX-512, 6 × 1 pairs the 16 of AVX2.
+  // The plain set is there to be right, and small enough to compile under the sanitizers.
+  static constexpr int kMaxRows = std::is_same_v<Tag, Generic> ? 2 : 6;
   static constexpr int kMaxVectors = std::is_same_v<Tag, Avx512> ? 4 : 1;
   static constexpr int kPageVectors = static_cast<int>(kPageTokens) / 16;
   static constexpr float kNone = -__builtin_inff();
@@ -151,24 +151,28 @@ struct AttentionImpl {
     }
   }
 
+  static void cap_scores(float* p, float factor, int low, int high) {
+    for (int v = low; v < high; ++v) (F::broadcast(factor) * tanh(F::load(p + 16 * v))).store(p + 16 * v);
+  }
+
   /// Caps a row's scores of a page, makes those of positions that the row doesn't see -infinity (all of those
   /// outside [low, high)), and returns the largest. kFull: the row sees the whole page.
   template <bool kFull>
   [[gnu::always_inline]] static float mask_scores(Group& g, int page, int r, int low, int high) {
     float* p = g.p[page] + r * kPageTokens;
+    if (g.block.cap_factor > 0.0F) cap_scores(p, g.block.cap_factor, low, high);
     F s[kPageVectors];
 #pragma GCC unroll 4
     for (int v = 0; v < kPageVectors; ++v) {
       s[v] = F::broadcast(kNone);
       if (!kFull && (v < low || v >= high)) continue;
       s[v] = F::load(p + 16 * v);
-      if (g.block.cap_factor > 0.0F) s[v] = F::broadcast(g.block.cap_factor) * tanh(s[v]);
       if constexpr (!kFull) {
         const F slot = to_float(lane_numbers<Tag>() + I32x16<Tag>::broadcast(16 * v));
         s[v] = select(less(slot, F::broadcast(static_cast<float>(g.begin(r)))), F::broadcast(kNone), s[v]);
         s[v] = select(less(slot, F::broadcast(static_cast<float>(g.end(r)))), s[v], F::broadcast(kNone));
       }
-      if (!kFull || g.block.cap_factor > 0.0F) s[v].store(p + 16 * v);
+      if constexpr (!kFull) s[v].store(p + 16 * v);
     }
     return reduce_max(max(max(s[0], s[1]), max(s[2], s[3])));
   }
@@ -192,7 +196,7 @@ struct AttentionImpl {
 
   /// All pages' maxima first, then all powers: what one row of one page waits for, the others fill.
   template <bool kFull>
-  [[gnu::always_inline]] static void softmax_pages(Group& g, int low, int high) {
+  static void softmax_pages(Group& g, int low, int high) {
     float* state_max = g.block.state.max + g.first;
     for (int page = 0; page < g.block.n_pages; ++page) {
       for (int r = 0; r < g.n_rows; ++r) g.max[page][r] = mask_scores<kFull>(g, page, r, low, high);
