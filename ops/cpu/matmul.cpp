@@ -71,53 +71,87 @@ size_t tile_bytes(const Activations& x, const TileNeeds& needs) {
                  groups * 2 * static_cast<size_t>(needs.halves) * sizeof(float));
 }
 
-/// Fills a tile for tokens [first, first + n) in memory at `at`, which moves on.
-ActTile fill_tile(const Activations& x, ActForm form, const TileNeeds& needs, int64_t first, int n,
-                  std::byte*& at) {
-  const auto take = [&]<class T>(T*, int64_t count) {
+/// The corrections of token t of n, from its row of sums.
+void fill_sums(const Activations& x, ActForm form, const TileNeeds& needs, int64_t token, int64_t n,
+               int64_t t, int32_t* zero, float* sum) {
+  const int32_t* sums = x.sums(form, token);
+  const int32_t* first_sums = x.first_sums(form, token);
+  const int64_t n_groups = x.n_groups();
+  if (needs.halves == 1) {
+    for (int64_t g = 0; g < n_groups && zero != nullptr; ++g) zero[g * n + t] = -needs.zero * sums[g];
+    for (int64_t g = 0; g < n_groups && sum != nullptr; ++g) sum[g * n + t] = static_cast<float>(sums[g]);
+    return;
+  }
+  for (int64_t g = 0; g < n_groups; ++g) {
+    const int64_t at = (g * n + t) * 2;
+    const int32_t second = sums[g] - first_sums[g];
+    if (zero != nullptr) {
+      zero[at] = -needs.zero * first_sums[g];
+      zero[at + 1] = -needs.zero * second;
+    }
+    if (sum != nullptr) {
+      sum[at] = static_cast<float>(first_sums[g]);
+      sum[at + 1] = static_cast<float>(second);
+    }
+  }
+}
+
+/// Cuts pieces of the scratch memory.
+struct Cutter {
+  std::byte* at;
+
+  template <class T>
+  T* take(int64_t count) {
     auto* p = reinterpret_cast<T*>(at);
     at += aligned(static_cast<size_t>(count) * sizeof(T));
     return p;
-  };
-  ActTile tile{.n = n, .first_token = first};
-  if (needs.floats) {
-    auto* floats = take(static_cast<float*>(nullptr), x.n_cols() * n);
-    for (int t = 0; t < n; ++t) {
-      const float* row = x.f32_row(first + t);
-      for (int64_t col = 0; col < x.n_cols(); ++col) floats[col * n + t] = row[col];
-    }
-    tile.x = floats;
-    return tile;
   }
+};
+
+ActTile fill_float_tile(const Activations& x, int64_t first, int n, Cutter& cutter) {
+  ActTile tile{.n = n, .first_token = first, .x = x.f32_row(first)};
+  if (n == 1) return tile;
+  auto* floats = cutter.take<float>(x.n_cols() * n);
+  for (int t = 0; t < n; ++t) {
+    const float* row = x.f32_row(first + t);
+    for (int64_t col = 0; col < x.n_cols(); ++col) floats[col * n + t] = row[col];
+  }
+  tile.x = floats;
+  return tile;
+}
+
+/// Fills a tile for tokens [first, first + n). A single token's rows are used where they lie.
+ActTile fill_tile(const Activations& x, ActForm form, const TileNeeds& needs, int64_t first, int n,
+                  Cutter& cutter) {
+  if (needs.floats) return fill_float_tile(x, first, n, cutter);
   const int64_t n_groups = x.n_groups();
-  auto* high = take(static_cast<int8_t*>(nullptr), n_groups * n * kGroup);
-  auto* low = needs.wide ? take(static_cast<int8_t*>(nullptr), n_groups * n * kGroup) : nullptr;
-  auto* scale = take(static_cast<float*>(nullptr), n_groups * n);
-  auto* zero = take(static_cast<int32_t*>(nullptr), n_groups * n * needs.halves);
-  auto* sum = needs.sum ? take(static_cast<float*>(nullptr), n_groups * n * needs.halves) : nullptr;
+  auto* zero = needs.zero != 0 ? cutter.take<int32_t>(n_groups * n * needs.halves) : nullptr;
+  auto* sum = needs.sum ? cutter.take<float>(n_groups * n * needs.halves) : nullptr;
+  for (int t = 0; t < n; ++t) fill_sums(x, form, needs, first + t, n, t, zero, sum);
+  ActTile tile{.n = n,
+               .first_token = first,
+               .high = x.high_row(form, first),
+               .low = needs.wide ? x.low_row(first) : nullptr,
+               .scale = x.scales(form, first),
+               .zero = zero,
+               .sum = sum};
+  if (n == 1) return tile;
+  auto* high = cutter.take<int8_t>(n_groups * n * kGroup);
+  auto* low = needs.wide ? cutter.take<int8_t>(n_groups * n * kGroup) : nullptr;
+  auto* scale = cutter.take<float>(n_groups * n);
   for (int t = 0; t < n; ++t) {
     const int8_t* high_row = x.high_row(form, first + t);
     const int8_t* low_row = needs.wide ? x.low_row(first + t) : nullptr;
     const float* scales = x.scales(form, first + t);
-    const int32_t* sums = x.sums(form, first + t);
-    const int32_t* first_sums = x.first_sums(form, first + t);
     for (int64_t g = 0; g < n_groups; ++g) {
-      const int64_t at_group = g * n + t;
-      std::memcpy(high + at_group * kGroup, high_row + g * kGroup, kGroup);
-      if (needs.wide) std::memcpy(low + at_group * kGroup, low_row + g * kGroup, kGroup);
-      scale[at_group] = scales[g];
-      const int32_t parts[2] = {needs.halves == 2 ? first_sums[g] : sums[g], sums[g] - first_sums[g]};
-      for (int half = 0; half < needs.halves; ++half) {
-        zero[at_group * needs.halves + half] = -needs.zero * parts[half];
-        if (needs.sum) sum[at_group * needs.halves + half] = static_cast<float>(parts[half]);
-      }
+      std::memcpy(high + (g * n + t) * kGroup, high_row + g * kGroup, kGroup);
+      if (needs.wide) std::memcpy(low + (g * n + t) * kGroup, low_row + g * kGroup, kGroup);
+      scale[g * n + t] = scales[g];
     }
   }
   tile.high = high;
   tile.low = low;
   tile.scale = scale;
-  tile.zero = zero;
-  tile.sum = sum;
   return tile;
 }
 
@@ -139,11 +173,11 @@ bool run_format(const PackedMatrix& weight, const Activations& x, ActForm form, 
   for (int64_t token = tokens.begin; token < tokens.end;) {
     const int n = static_cast<int>(std::min<int64_t>(kMaxTileTokens, tokens.end - token));
     constexpr size_t kPieces = 6;
-    std::byte* at = scratch.get(static_cast<size_t>(n) * tile_bytes(x, needs) + 5 * kPieces * kLineBytes);
+    Cutter cutter{scratch.get(static_cast<size_t>(n) * tile_bytes(x, needs) + 5 * kPieces * kLineBytes)};
     args.n_tiles = 0;
     for (int done = 0, size = kMaxTileTokens; done < n; size /= 2) {
       if (size > n - done) continue;
-      tiles[args.n_tiles++] = fill_tile(x, form, needs, token + done, size, at);
+      tiles[args.n_tiles++] = fill_tile(x, form, needs, token + done, size, cutter);
       done += size;
     }
     in_range &= kernels.run(args);

@@ -151,15 +151,17 @@ void put_panel_rows(Range cols, const std::byte* rows, size_t row_stride, int64_
   const int64_t n_groups = cols.size() / kGroup;
   const int64_t first_group = cols.begin / kGroup;
   constexpr int64_t kBlockGroups = F::kElements / kGroup;
+  typename F::Block block;
   for (int64_t begin = 0; begin < n_groups;) {
     const auto segment = Layout::segment_of(begin, n_groups, Layout::phase(cols.begin));
     for (int64_t row = 0; row < n_rows; ++row) {
-      const auto* blocks =
-          reinterpret_cast<const typename F::Block*>(rows + static_cast<size_t>(row) * row_stride);
+      const std::byte* source = rows + static_cast<size_t>(row) * row_stride;
       for (int g = 0; g < segment.n_groups; ++g) {
         const int64_t stored = first_group + begin + g;
-        typename F::Block block;
-        std::memcpy(&block, blocks + stored / kBlockGroups, sizeof(block));
+        if (g == 0 || stored % kBlockGroups == 0) {
+          std::memcpy(&block, source + stored / kBlockGroups * static_cast<int64_t>(sizeof(block)),
+                      sizeof(block));
+        }
         const QuantGroup group = F::group(block, static_cast<int>(stored % kBlockGroups));
         put_group<F>(group, {panel + segment.offset, g}, lane + row);
       }

@@ -123,19 +123,27 @@ template <class Tag>
   return F32x16<Tag>::load_bf16(reinterpret_cast<const uint16_t*>(p));
 }
 
-/// The same for columns [begin, end).
-template <FloatFormat F, class Tag, bool kWide, int kTokens>
-void accumulate(const MatmulArgs& /*args*/, const std::byte* panel, int64_t begin, int64_t end,
+/// The same for columns [begin, end) of kPanels panels, which lie panel_bytes apart: one panel alone has one
+/// chain of dependent additions a token, too few for a single token. out: (kPanels, n, 16)
+template <FloatFormat F, class Tag, bool kWide, int kTokens, int kPanels = 1>
+void accumulate(const MatmulArgs& args, const std::byte* panel, int64_t begin, int64_t end,
                 const ActTile& tile, float* out) {
   using Fl = F32x16<Tag>;
   const int n = kTokens > 0 ? kTokens : tile.n;
-  Fl acc[kTokens > 0 ? kTokens : kMaxTileTokens];
-  for (int t = 0; t < n; ++t) acc[t] = Fl::zero();
-  for (int64_t col = begin; col < end; ++col) {
-    const Fl weight = load_column<Tag>(F{}, panel + col * PackedLayout<F>::kColumnBytes);
-    for (int t = 0; t < n; ++t) acc[t] = fma(weight, Fl::broadcast(tile.x[col * n + t]), acc[t]);
+  Fl acc[kPanels][kTokens > 0 ? kTokens : kMaxTileTokens];
+  for (auto& row : acc) {
+    for (int t = 0; t < n; ++t) row[t] = Fl::zero();
   }
-  for (int t = 0; t < n; ++t) acc[t].store(out + 16 * t);
+  for (int64_t col = begin; col < end; ++col) {
+    for (int p = 0; p < kPanels; ++p) {
+      const std::byte* column = panel + p * args.panel_bytes + col * PackedLayout<F>::kColumnBytes;
+      const Fl weight = load_column<Tag>(F{}, column);
+      for (int t = 0; t < n; ++t) acc[p][t] = fma(weight, Fl::broadcast(tile.x[col * n + t]), acc[p][t]);
+    }
+  }
+  for (int p = 0; p < kPanels; ++p) {
+    for (int t = 0; t < n; ++t) acc[p][t].store(out + 16 * (p * n + t));
+  }
 }
 
 template <class F, class Tag, bool kWide>
@@ -159,10 +167,10 @@ template <class F, class Tag, bool kWide>
   }
 }
 
-/// Rounds 16 floats to fixed point (nearest, ties to even) and adds the first n to out. False where one is
-/// out of range.
+/// Rounds 16 floats to fixed point (nearest, ties to even) and adds the first n to out. False where one of
+/// these is out of range or not a number; it is then left out.
 template <class Tag>
-[[gnu::always_inline]] inline bool add_fixed(const float* values, int n, int64_t* out) {
+[[gnu::always_inline]] inline bool add_fixed(Tag, const float* values, int n, int64_t* out) {
   bool in_range = true;
   for (int lane = 0; lane < n; ++lane) {
     const bool fits = __builtin_fabsf(values[lane]) < kFixedPointLimit;  // false for NaN
@@ -172,30 +180,66 @@ template <class Tag>
   return in_range;
 }
 
+#if defined(__AVX512DQ__)
+[[gnu::always_inline]] inline bool add_fixed(Avx512, const float* values, int n, int64_t* out) {
+  const auto value = F32x16<Avx512>::load(values);
+  const __mmask16 wanted = F32x16<Avx512>::first(n);
+  const __mmask16 fits = less(abs(value), F32x16<Avx512>::broadcast(kFixedPointLimit)).bits & wanted;
+  const __m512 scaled = _mm512_mul_ps(value.v, _mm512_set1_ps(kFixedPointScale));
+  const auto add_half = [&](__mmask8 mask, __m256 part, int64_t* at) {
+    const __m512i old = _mm512_maskz_loadu_epi64(mask, at);
+    _mm512_mask_storeu_epi64(at, mask, _mm512_add_epi64(old, _mm512_cvtps_epi64(part)));
+  };
+  add_half(static_cast<__mmask8>(fits), _mm512_castps512_ps256(scaled), out);
+  add_half(static_cast<__mmask8>(fits >> 8), _mm512_extractf32x8_ps(scaled, 1), out + 8);
+  return fits == wanted;
+}
+#endif
+
+/// Writes or adds the sums of one panel and tile; sums: (n, 16).
+template <class Tag>
+[[gnu::always_inline]] inline bool put_sums(const MatmulArgs& args, const ActTile& tile, int64_t panel,
+                                            const float* sums) {
+  const int64_t rows_left = args.n_rows - panel * 16;
+  const int n_rows = rows_left < 16 ? static_cast<int>(rows_left) : 16;
+  bool in_range = true;
+  for (int t = 0; t < tile.n; ++t) {
+    const int64_t at = (tile.first_token + t) * args.out_stride + panel * 16;
+    if (args.fixed != nullptr) {
+      in_range &= add_fixed(Tag{}, sums + 16 * t, n_rows, args.fixed + at);
+    } else {
+      F32x16<Tag>::load(sums + 16 * t).store_partial(args.out + at, n_rows);
+    }
+  }
+  return in_range;
+}
+
 template <class F, class Tag, bool kWide>
 bool run_matmul(const MatmulArgs& args) {
+  constexpr int kTogether = 4;  // panels, for one token of a float format
   alignas(64) float sums[16 * kMaxTileTokens];
   bool in_range = true;
   const int64_t chunk = args.fixed != nullptr ? args.chunk_units : args.n_units;
-  for (int64_t p = args.panel_begin; p < args.panel_end; ++p) {
+  const bool together = FloatFormat<F> && args.n_tiles == 1 && args.tiles[0].n == 1;
+  for (int64_t p = args.panel_begin; p < args.panel_end;) {
     const std::byte* panel = args.panels + p * args.panel_bytes;
-    const int64_t rows_left = args.n_rows - p * 16;
-    const int n_rows = rows_left < 16 ? static_cast<int>(rows_left) : 16;
+    const int n_panels = together && p + kTogether <= args.panel_end ? kTogether : 1;
     for (int i = 0; i < args.n_tiles; ++i) {
       const ActTile& tile = args.tiles[i];
       for (int64_t begin = 0; begin < args.n_units; begin += chunk) {
         const int64_t end = begin + chunk < args.n_units ? begin + chunk : args.n_units;
-        accumulate_tile<F, Tag, kWide>(args, panel, begin, end, tile, sums);
-        for (int t = 0; t < tile.n; ++t) {
-          const int64_t at = (tile.first_token + t) * args.out_stride + p * 16;
-          if (args.fixed != nullptr) {
-            in_range &= add_fixed<Tag>(sums + 16 * t, n_rows, args.fixed + at);
-          } else {
-            F32x16<Tag>::load(sums + 16 * t).store_partial(args.out + at, n_rows);
+        if constexpr (FloatFormat<F>) {
+          if (n_panels == kTogether) {
+            accumulate<F, Tag, kWide, 1, kTogether>(args, panel, begin, end, tile, sums);
+            for (int k = 0; k < kTogether; ++k) in_range &= put_sums<Tag>(args, tile, p + k, sums + 16 * k);
+            continue;
           }
         }
+        accumulate_tile<F, Tag, kWide>(args, panel, begin, end, tile, sums);
+        in_range &= put_sums<Tag>(args, tile, p, sums);
       }
     }
+    p += n_panels;
   }
   return in_range;
 }
