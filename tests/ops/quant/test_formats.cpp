@@ -63,7 +63,8 @@ TEST(Formats, AFlippedBitIsNoticed) {
     const auto n = static_cast<int64_t>(golden.values.size());
     std::vector<float> got(golden.values.size());
     const auto block_bytes = static_cast<size_t>(type_info(type).block_bytes);
-    for (size_t i = block_bytes / 2; i < golden.bytes.size(); i += block_bytes) golden.bytes[i] ^= std::byte{4};
+    for (size_t i = block_bytes / 2; i < golden.bytes.size(); i += block_bytes)
+      golden.bytes[i] ^= std::byte{4};
     dequantize(type, golden.bytes.data(), n, got.data());
     EXPECT_GT(count_different_bits(got, golden.values), 0) << type_info(type).name;
   }
