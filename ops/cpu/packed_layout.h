@@ -11,13 +11,14 @@
 //   segments are cut where
 //            the stored matrix has its multiples of 256 columns (a shard's first and last may be shorter).
 //            Without: a unit. A segment's last unit may lack groups.
-//   lines   kBits lines of 64 bytes a group; a line holds a 32-bit word a row. With c(4v + b) the code of
-//   column 4v + b:
-//           8 bits: word v, byte b = c(4v + b)
-//           4..6:   words 0..3, byte b = c(4v + b) & 15 | (c(16 + 4v + b) & 15) << 4
-//           2, 3:   words 0..1, byte b = Σ_i (c(16k + 4i + b) & 3) << 2i
-//           a fifth (third) bit: one more word, byte b, bit v = bit 4 (2) of c(4v + b)
-//           two more bits (6): two more words, byte b, bits 2i = bits 4..5 of c(16k + 4i + b)
+//   lines    kBits lines of 64 bytes a group; a line holds a 32-bit word a row. Byte b of word v holds the
+//   code of column 4v + b,
+//            c(v) for short, in its low bits, as far as the words go; the other codes fill the bits above:
+//            8 bits: c(v)     4: c(v) | c(v + 4) << 4     2: c(4v) | c(4v + 1) << 2 | c(4v + 2) << 4 | c(4v +
+//            3) << 6 6: c(6) in the top bits of words 0..2, c(7) in those of words 3..5, two bits each,
+//            lowest first 5: c(5) in words 0 (three bits) and 1 (two); c(6) in 1 (one), 2 (three) and 3
+//            (one); c(7) in 3 (two) and 4 (three) 3: c(3..5) in bits 3..5 of words 0..2; c(6) in words 0 (two
+//            bits) and 2 (one), c(7) in words 1 (two) and 2 (one) so that most vectors take one `and`.
 // Bytes against the file's, a whole super-block: F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, IQ4_NL, Q2_K
 // +0 %, Q6_K +1.0, Q4_K +2.8, Q5_K +2.3, IQ4_XS +2.9, Q3_K +5.5 (alignment of its header).
 #pragma once

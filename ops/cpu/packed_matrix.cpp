@@ -31,50 +31,53 @@ std::byte* map_zeroed(size_t bytes) {
   return base + skip;
 }
 
-constexpr uint32_t kLow1 = 0x01010101U;
-constexpr uint32_t kLow2 = 0x03030303U;
-constexpr uint32_t kLow4 = 0x0f0f0f0fU;
+/// Bits [from, from + n) of each byte of x.
+constexpr uint32_t bits(uint32_t x, int from, int n) {
+  return x >> from & ((1U << n) - 1) * 0x01010101U;
+}
 
 /// The words of one row's group, as packed_layout.h describes them.
 template <QuantFormat F>
-void pack_words(const uint32_t* codes, uint32_t* words) {
-  if constexpr (F::kBits == 8) {
-    std::copy_n(codes, 8, words);
-  } else if constexpr (F::kBits >= 4) {
-    for (int v = 0; v < 4; ++v) words[v] = (codes[v] & kLow4) | (codes[v + 4] & kLow4) << 4;
-  } else {
-    for (int k = 0; k < 2; ++k) {
-      words[k] = 0;
-      for (int i = 0; i < 4; ++i) words[k] |= (codes[4 * k + i] & kLow2) << 2 * i;
-    }
-  }
-  if constexpr (F::kBits == 5 || F::kBits == 3) {
-    uint32_t& last = words[F::kBits - 1];
-    last = 0;
-    for (int v = 0; v < 8; ++v) last |= (codes[v] >> (F::kBits - 1) & kLow1) << v;
+void pack_words(const uint32_t* c, uint32_t* w) {
+  for (int v = 0; v < F::kBits; ++v) w[v] = c[v];
+  if constexpr (F::kBits == 2) {
+    for (int v = 0; v < 2; ++v) w[v] = c[4 * v] | c[4 * v + 1] << 2 | c[4 * v + 2] << 4 | c[4 * v + 3] << 6;
+  } else if constexpr (F::kBits == 3) {
+    w[0] |= c[3] << 3 | bits(c[6], 0, 2) << 6;
+    w[1] |= c[4] << 3 | bits(c[7], 0, 2) << 6;
+    w[2] |= c[5] << 3 | bits(c[6], 2, 1) << 6 | bits(c[7], 2, 1) << 7;
+  } else if constexpr (F::kBits == 4) {
+    for (int v = 0; v < 4; ++v) w[v] |= c[v + 4] << 4;
+  } else if constexpr (F::kBits == 5) {
+    w[0] |= bits(c[5], 0, 3) << 5;
+    w[1] |= bits(c[5], 3, 2) << 5 | bits(c[6], 0, 1) << 7;
+    w[2] |= bits(c[6], 1, 3) << 5;
+    w[3] |= bits(c[6], 4, 1) << 5 | bits(c[7], 0, 2) << 6;
+    w[4] |= bits(c[7], 2, 3) << 5;
   } else if constexpr (F::kBits == 6) {
-    for (int k = 0; k < 2; ++k) {
-      words[4 + k] = 0;
-      for (int i = 0; i < 4; ++i) words[4 + k] |= (codes[4 * k + i] >> 4 & kLow2) << 2 * i;
-    }
+    for (int v = 0; v < 6; ++v) w[v] |= bits(c[6 + v / 3], v % 3 * 2, 2) << 6;
   }
 }
 
 /// The inverse of pack_words.
 template <QuantFormat F>
-void unpack_words(const uint32_t* words, uint32_t* codes) {
-  for (int v = 0; v < 8; ++v) {
-    if constexpr (F::kBits == 8) {
-      codes[v] = words[v];
-    } else if constexpr (F::kBits >= 4) {
-      codes[v] = words[v % 4] >> 4 * (v / 4) & kLow4;
-    } else {
-      codes[v] = words[v / 4] >> 2 * (v % 4) & kLow2;
-    }
-    if constexpr (F::kBits == 5 || F::kBits == 3) {
-      codes[v] |= (words[F::kBits - 1] >> v & kLow1) << (F::kBits - 1);
-    } else if constexpr (F::kBits == 6) {
-      codes[v] |= (words[4 + v / 4] >> 2 * (v % 4) & kLow2) << 4;
+void unpack_words(const uint32_t* w, uint32_t* c) {
+  for (int v = 0; v < F::kBits; ++v) c[v] = bits(w[v], 0, F::kBits);
+  if constexpr (F::kBits == 2) {
+    for (int v = 0; v < 8; ++v) c[v] = bits(w[v / 4], v % 4 * 2, 2);
+  } else if constexpr (F::kBits == 3) {
+    for (int v = 0; v < 3; ++v) c[v + 3] = bits(w[v], 3, 3);
+    c[6] = bits(w[0], 6, 2) | bits(w[2], 6, 1) << 2;
+    c[7] = bits(w[1], 6, 2) | bits(w[2], 7, 1) << 2;
+  } else if constexpr (F::kBits == 4) {
+    for (int v = 0; v < 4; ++v) c[v + 4] = bits(w[v], 4, 4);
+  } else if constexpr (F::kBits == 5) {
+    c[5] = bits(w[0], 5, 3) | bits(w[1], 5, 2) << 3;
+    c[6] = bits(w[1], 7, 1) | bits(w[2], 5, 3) << 1 | bits(w[3], 5, 1) << 4;
+    c[7] = bits(w[3], 6, 2) | bits(w[4], 5, 3) << 2;
+  } else if constexpr (F::kBits == 6) {
+    for (int k = 0; k < 2; ++k) {
+      c[6 + k] = bits(w[3 * k], 6, 2) | bits(w[3 * k + 1], 6, 2) << 2 | bits(w[3 * k + 2], 6, 2) << 4;
     }
   }
 }

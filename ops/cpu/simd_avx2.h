@@ -71,6 +71,9 @@ struct I32x16<Avx2> {
   }
 };
 
+[[gnu::always_inline]] inline I32x16<Avx2> or_masked(I32x16<Avx2> a, I32x16<Avx2> b, I32x16<Avx2> mask) {
+  return a | (b & mask);
+}
 template <int kBits>
 [[gnu::always_inline]] inline I32x16<Avx2> shift_left(I32x16<Avx2> a) {
   return {_mm256_slli_epi32(a.lo, kBits), _mm256_slli_epi32(a.hi, kBits)};

@@ -41,6 +41,10 @@ struct I32x16<Avx512> {
   [[gnu::always_inline]] friend I operator^(I a, I b) { return {_mm512_xor_si512(a.v, b.v)}; }
 };
 
+[[gnu::always_inline]] inline I32x16<Avx512> or_masked(I32x16<Avx512> a, I32x16<Avx512> b,
+                                                       I32x16<Avx512> mask) {
+  return {_mm512_ternarylogic_epi32(a.v, b.v, mask.v, 0xf8)};
+}
 template <int kBits>
 [[gnu::always_inline]] inline I32x16<Avx512> shift_left(I32x16<Avx512> a) {
   return {_mm512_slli_epi32(a.v, kBits)};

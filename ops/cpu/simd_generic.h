@@ -80,6 +80,11 @@ struct I32x16<Generic> {
   [[gnu::always_inline]] static int32_t wrap(uint32_t a) { return static_cast<int32_t>(a); }
 };
 
+/// a | (b & mask)
+[[gnu::always_inline]] inline I32x16<Generic> or_masked(I32x16<Generic> a, I32x16<Generic> b,
+                                                        I32x16<Generic> mask) {
+  return a | (b & mask);
+}
 template <int kBits>
 [[gnu::always_inline]] inline I32x16<Generic> shift_left(I32x16<Generic> a) {
   using I = I32x16<Generic>;

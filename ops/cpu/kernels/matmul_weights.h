@@ -33,67 +33,50 @@ struct GroupWeights {
     return I::load(reinterpret_cast<const int32_t*>(lines + i * kLineBytes));
   }
 
+  /// Every byte's bits of kMask, after moving all down by kShift.
+  template <int kShift, int kMask>
+  [[gnu::always_inline]] static I bits(I word) {
+    if constexpr (kShift == 0) return word & I::broadcast(kMask * 0x01010101);
+    return shift_right<kShift>(word) & I::broadcast(kMask * 0x01010101);
+  }
+  /// The same, or into.
+  template <int kShift, int kMask>
+  [[gnu::always_inline]] static I more_bits(I into, I word) {
+    return or_masked(into, shift_right<kShift>(word), I::broadcast(kMask * 0x01010101));
+  }
+
+  /// See ops/cpu/packed_layout.h.
   [[gnu::always_inline]] void load_codes(const std::byte* lines) {
-    const I low4 = I::broadcast(0x0f0f0f0f);
-    const I low2 = I::broadcast(0x03030303);
-    if constexpr (F::kBits == 8) {
-      for (int v = 0; v < 8; ++v) codes[v] = line(lines, v);
-    } else if constexpr (F::kBits >= 4) {
-      for (int v = 0; v < 4; ++v) {
-        const I both = line(lines, v);
-        codes[v] = both & low4;
-        codes[v + 4] = shift_right<4>(both) & low4;
-      }
-    } else {
-      for (int k = 0; k < 2; ++k) {
-        const I four = line(lines, k);
-        codes[4 * k] = four & low2;
-        codes[4 * k + 1] = shift_right<2>(four) & low2;
-        codes[4 * k + 2] = shift_right<4>(four) & low2;
-        codes[4 * k + 3] = shift_right<6>(four) & low2;
-      }
+    I w[F::kBits];
+    for (int v = 0; v < F::kBits; ++v) {
+      w[v] = line(lines, v);
+      codes[v] = F::kBits == 8 ? w[v] : bits<0, (1 << F::kBits % 8) - 1>(w[v]);
     }
-    if constexpr (F::kBits == 5 || F::kBits == 3) add_high_bit(line(lines, F::kBits - 1));
-    if constexpr (F::kBits == 6) {
-      add_high_pairs<0>(line(lines, 4));
-      add_high_pairs<4>(line(lines, 5));
+    if constexpr (F::kBits == 2) {
+      for (int k = 0; k < 2; ++k) {
+        codes[4 * k + 3] = bits<6, 3>(w[k]);
+        codes[4 * k + 2] = bits<4, 3>(w[k]);
+        codes[4 * k + 1] = bits<2, 3>(w[k]);
+        codes[4 * k] = bits<0, 3>(w[k]);
+      }
+    } else if constexpr (F::kBits == 3) {
+      for (int v = 0; v < 3; ++v) codes[v + 3] = bits<3, 7>(w[v]);
+      codes[6] = more_bits<4, 4>(bits<6, 3>(w[0]), w[2]);
+      codes[7] = more_bits<5, 4>(bits<6, 3>(w[1]), w[2]);
+    } else if constexpr (F::kBits == 4) {
+      for (int v = 0; v < 4; ++v) codes[v + 4] = bits<4, 15>(w[v]);
+    } else if constexpr (F::kBits == 5) {
+      codes[5] = more_bits<2, 24>(bits<5, 7>(w[0]), w[1]);
+      codes[6] = more_bits<1, 16>(more_bits<4, 14>(bits<7, 1>(w[1]), w[2]), w[3]);
+      codes[7] = more_bits<3, 28>(bits<6, 3>(w[3]), w[4]);
+    } else if constexpr (F::kBits == 6) {
+      for (int k = 0; k < 2; ++k) {
+        codes[6 + k] = more_bits<2, 48>(more_bits<4, 12>(bits<6, 3>(w[3 * k]), w[3 * k + 1]), w[3 * k + 2]);
+      }
     }
     if constexpr (F::kTable) {
       for (int v = 0; v < 8; ++v) codes[v] = lookup(kIq4Codes.v, codes[v]);
     }
-  }
-
-  /// Bit v of each byte becomes the top bit of codes[v].
-  [[gnu::always_inline]] void add_high_bit(I bits) {
-    constexpr int kTo = F::kBits - 1;
-    const I mask = I::broadcast(0x01010101 << kTo);
-    codes[0] = codes[0] | (shift_left<kTo>(bits) & mask);
-    codes[1] = codes[1] | (shift_left<kTo - 1>(bits) & mask);
-    if constexpr (kTo == 4) {
-      codes[2] = codes[2] | (shift_left<2>(bits) & mask);
-      codes[3] = codes[3] | (shift_left<1>(bits) & mask);
-      codes[4] = codes[4] | (bits & mask);
-      codes[5] = codes[5] | (shift_right<1>(bits) & mask);
-      codes[6] = codes[6] | (shift_right<2>(bits) & mask);
-      codes[7] = codes[7] | (shift_right<3>(bits) & mask);
-    } else {
-      codes[2] = codes[2] | (bits & mask);
-      codes[3] = codes[3] | (shift_right<1>(bits) & mask);
-      codes[4] = codes[4] | (shift_right<2>(bits) & mask);
-      codes[5] = codes[5] | (shift_right<3>(bits) & mask);
-      codes[6] = codes[6] | (shift_right<4>(bits) & mask);
-      codes[7] = codes[7] | (shift_right<5>(bits) & mask);
-    }
-  }
-
-  /// Bits 2i, 2i + 1 of each byte become bits 4, 5 of codes[kFirst + i].
-  template <int kFirst>
-  [[gnu::always_inline]] void add_high_pairs(I pairs) {
-    const I mask = I::broadcast(0x30303030);
-    codes[kFirst] = codes[kFirst] | (shift_left<4>(pairs) & mask);
-    codes[kFirst + 1] = codes[kFirst + 1] | (shift_left<2>(pairs) & mask);
-    codes[kFirst + 2] = codes[kFirst + 2] | (pairs & mask);
-    codes[kFirst + 3] = codes[kFirst + 3] | (shift_right<2>(pairs) & mask);
   }
 
   /// g: the group's index in the segment.
