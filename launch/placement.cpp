@@ -76,6 +76,11 @@ CpuPlacement place_on_cpus(int n_threads, Communicator& communicator) {
   const int first = n_cores * communicator.node_rank() / n_ranks;
   const int last = n_cores * (communicator.node_rank() + 1) / n_ranks;
   placement.n_threads = n_threads > 0 ? n_threads : std::max(1, last - first);
+  if (n_ranks == 1 &&
+      placement.n_threads == 1) {  // nobody to keep apart from: let the system find an idle core
+    placement.reason = "1 thread, not bound: alone on its node";
+    return placement;
+  }
   // Binding is for when every thread gets a core of its own, on every rank.
   if (communicator.all_agree(placement.n_threads <= last - first)) {
     placement.cpus.assign(all.begin() + first, all.begin() + first + placement.n_threads);
