@@ -18,9 +18,10 @@
 
 namespace tandem {
 
-/// How far ahead of the stream lines are asked for. Measured on Zen 4 with the weights in memory: without it
-/// products with formats that take unpacking reach 70 to 80 % of a plain read's speed, with it 85 to 95 %;
-/// those of 8 bits are so short that the processor runs ahead by itself, and lose by it.
+/// How far ahead of the stream lines are asked for. Measured on Zen 4, one token and weights in memory:
+/// without it products with formats that take unpacking reach 70 to 80 % of a plain read's speed, with it 80
+/// to 95 %. One token's work on 8-bit weights is so short that the processor runs ahead by itself, and loses
+/// by it.
 inline constexpr int64_t kPrefetchBytes = 4096;
 
 /// Whether a tile's accumulators and a group's weights fit in registers together.
@@ -75,9 +76,9 @@ template <class F, class Tag, bool kWide>
 }
 
 /// Asks for the lines kPrefetchBytes behind [p, p + n).
-template <class F>
+template <class F, int kTokens>
 [[gnu::always_inline]] inline void prefetch(const std::byte* p, int64_t n) {
-  if constexpr (F::kBits == 8) return;
+  if constexpr (F::kBits == 8 && kTokens == 1) return;
   for (int64_t i = 0; i < n; i += kLineBytes) __builtin_prefetch(p + kPrefetchBytes + i);
 }
 
@@ -96,11 +97,11 @@ void accumulate(const MatmulArgs& args, const std::byte* panel, int64_t begin, i
     const int64_t left = end - group;
     const int last =
         place.n_groups - place.first < left ? place.n_groups : place.first + static_cast<int>(left);
-    prefetch<F>(segment, Layout::kFixedHeader);
+    prefetch<F, kTokens>(segment, Layout::kFixedHeader);
     for (int g = place.first; g < last; ++g, ++group) {
-      if (g % Layout::kUnitGroups == 0) prefetch<F>(segment + Layout::unit_offset(g), kLineBytes);
+      if (g % Layout::kUnitGroups == 0) prefetch<F, kTokens>(segment + Layout::unit_offset(g), kLineBytes);
       const std::byte* lines = segment + Layout::lines_offset(g);
-      prefetch<F>(lines, Layout::kGroupLineBytes);
+      prefetch<F, kTokens>(lines, Layout::kGroupLineBytes);
       GroupWeights<F, Tag> weights;
       weights.load_codes(lines);
       weights.load_scales(segment, g);
