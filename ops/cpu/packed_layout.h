@@ -1,27 +1,25 @@
-// How a packed matrix lies in memory (ops/cpu/matmul.h). Shared by packing (packed_matrix.cpp) and the
-// kernels.
+// How a packed matrix lies in memory (ops/cpu/matmul.h). Shared by packing and the kernels.
 //
 // A panel is 16 rows; lane = row. Panels lie one after another, and a panel is one sequential stream.
 // Float formats: for each column, 16 elements.
 // Quantised formats: the groups of 32 columns in order, everything in the order in which it is read:
-// - A unit is 64 bytes of scales, for as many groups as they suffice for (1, 2 or 4), and those groups'
-// lines.
-//   A group's scales without sub-scales: 16 halves d [, 16 halves dmin]. With: 16 bytes for each sub-scale
-//   [and sub-min]; Q2_K packs scale | min << 4 in a byte as the file does.
-// - A segment of formats with sub-scales is 64 bytes, 16 halves d [, 16 halves dmin], and the units of up to
-// 8
-//   groups. Segments are cut where the stored matrix has its multiples of 256 columns; a shard's first and
-//   last may be shorter, and a last unit may lack groups. Without sub-scales a segment is a unit.
-// - A group has kBits lines of 64 bytes; a line holds a 32-bit word w(i) a row. With c(v) the codes of
-// columns
-//   4v .. 4v + 3, one a byte, and x[a..b] bits of each byte, most vectors take one `and` to unpack:
+// - A unit is 64 bytes of scales, for as many groups as they suffice for (1, 2 or 4), and then the lines
+//   of those groups. A group's scales without sub-scales: 16 halves d [, 16 halves dmin]. With: 16 bytes
+//   for each sub-scale [and sub-min]; Q2_K packs scale | min << 4 in a byte as the file does.
+// - A segment of formats with sub-scales is 64 bytes, 16 halves d [, 16 halves dmin], and the units of up
+//   to 8 groups. Segments are cut where the stored matrix has its multiples of 256 columns; a shard's first
+//   and last may be shorter, and a last unit may lack groups. Without sub-scales a segment is a unit.
+// - A group has kBits lines of 64 bytes; a line holds a 32-bit word w(i) a row. With c(v) the codes of the
+//   columns from 4v to 4v + 3, one a byte, and x[a..b] bits of each byte (parts listed from the lowest
+//   bits up), most vectors take one `and` to unpack:
 //     8 bits  w(v) = c(v)
-//     6 bits  w(v)[0..5] = c(v); w(0..2)[6..7] = c(6) from its lowest bits up; w(3..5)[6..7] = c(7) likewise
+//     6 bits  w(v)[0..5] = c(v); c(6) = w(0)[6..7], w(1)[6..7], w(2)[6..7]; c(7) likewise of w(3), w(4), w(5)
 //     5 bits  w(v)[0..4] = c(v); c(5) = w(0)[5..7], w(1)[5..6]; c(6) = w(1)[7], w(2)[5..7], w(3)[5];
-//             c(7) = w(3)[6..7], w(4)[5..7], each from its lowest bits up
+//             c(7) = w(3)[6..7], w(4)[5..7]
 //     4 bits  w(v)[0..3] = c(v); w(v)[4..7] = c(v + 4)
-//     3 bits  w(v)[0..2] = c(v); w(v)[3..5] = c(v + 3); c(6) = w(0)[6..7], w(2)[6]; c(7) = w(1)[6..7],
-//     w(2)[7] 2 bits  w(v) = c(4v), c(4v + 1), c(4v + 2), c(4v + 3) from the lowest bits up
+//     3 bits  w(v)[0..2] = c(v); w(v)[3..5] = c(v + 3);
+//             c(6) = w(0)[6..7], w(2)[6]; c(7) = w(1)[6..7], w(2)[7]
+//     2 bits  w(v) = c(4v), c(4v + 1), c(4v + 2), c(4v + 3)
 //
 // Bytes beside the file's, a whole super-block: +0 % for the formats without sub-scales and Q2_K, Q6_K +1.0,
 // Q5_K +2.3, Q4_K +2.8, IQ4_XS +2.9, Q3_K +5.5 (its scales are unpacked to bytes).

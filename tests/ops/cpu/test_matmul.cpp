@@ -73,7 +73,8 @@ std::vector<ActForm> forms_of(TensorType type) {
 }
 
 bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+  if (a.empty() || a.size() != b.size()) return a.size() == b.size();
+  return std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
 /// Column counts of one or more blocks, some not multiples of 256 where the format allows it.
