@@ -58,7 +58,11 @@ template <int kBits>
   return {_mm512_srai_epi32(a.v, kBits)};
 }
 [[gnu::always_inline]] inline int32_t reduce_add(I32x16<Avx512> a) {
-  return _mm512_reduce_add_epi32(a.v);
+  // By hand: the compiler's own reduction adds signed scalars, whose overflow is undefined; this wraps.
+  const __m256i eight = _mm256_add_epi32(_mm512_castsi512_si256(a.v), _mm512_extracti64x4_epi64(a.v, 1));
+  const __m128i four = _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+  const __m128i two = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+  return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 0xb1)));
 }
 
 template <>

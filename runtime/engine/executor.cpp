@@ -117,7 +117,7 @@ void Engine::gather_logits(const StepPlan& plan) {
       for (int64_t t = at; t < std::min(at + rows_at_once, tokens.end); ++t) outputs.push_back(t);
       const std::span<const float> local = model_.logits(outputs);
       std::byte* out = communicator_.contribution(outputs.size() * row_bytes);
-      std::memcpy(out, local.data(), local.size_bytes());
+      std::copy(local.begin(), local.end(), reinterpret_cast<float*>(out));
       const auto slots = communicator_.publish();
       if (communicator_.rank() != 0) continue;
       const auto owner = std::find_if(active_.begin(), active_.end(),

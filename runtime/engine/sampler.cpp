@@ -236,7 +236,7 @@ void Sampler::exchange_everything(std::vector<Pending>& rows) {
     std::byte* out = communicator_.contribution(n_bytes);
     std::memcpy(out, &n_local, sizeof(n_local));
     std::memcpy(out + sizeof(int64_t), &vocab_.begin, sizeof(int64_t));
-    std::memcpy(out + 2 * sizeof(int64_t), row.logits.data(), row.logits.size_bytes());
+    std::copy(row.logits.begin(), row.logits.end(), reinterpret_cast<float*>(out + 2 * sizeof(int64_t)));
     row.candidates.clear();
     for (const std::byte* slot : communicator_.publish()) {
       int64_t n = 0;
