@@ -3,12 +3,13 @@
 #include <fmt/format.h>
 
 #include <array>
-#include <cstdio>
+#include <string>
 #include <string_view>
 
 #include "launch/command.h"
 #include "launch/job.h"
 #include "launch/log.h"
+#include "launch/output.h"
 #include "ops/core/error.h"
 
 namespace tandem {
@@ -26,12 +27,14 @@ constexpr std::array kCommands = {
 };
 
 void print_help() {
-  fmt::print("tandem: tensor-parallel inference of GGUF models over MPI\n\n");
-  fmt::print("usage: tandem COMMAND [options]              one rank\n");
-  fmt::print("       mpirun -np N tandem COMMAND [options]  N ranks that share the model\n\ncommands:\n");
-  for (const Command& command : kCommands) fmt::print("  {:<12} {}\n", command.name, command.summary);
-  fmt::print("\n`tandem COMMAND --help` lists a command's options.\n");
-  std::fflush(stdout);
+  std::string text =
+      "tandem: tensor-parallel inference of GGUF models over MPI\n\n"
+      "usage: tandem COMMAND [options]              one rank\n"
+      "       mpirun -np N tandem COMMAND [options]  N ranks that share the model\n\ncommands:\n";
+  for (const Command& command : kCommands) {
+    text += fmt::format("  {:<12} {}\n", command.name, command.summary);
+  }
+  print_result(text + "\n`tandem COMMAND --help` lists a command's options.\n");
 }
 
 int dispatch(Job& job, const Arguments& arguments) {

@@ -8,10 +8,10 @@
 #include <charconv>
 #include <cmath>
 #include <cstdlib>
-#include <iostream>
 
 #include "comm/mpi.h"
 #include "launch/log.h"
+#include "launch/output.h"
 #include "ops/core/check.h"
 #include "ops/core/error.h"
 
@@ -162,7 +162,7 @@ bool OptionParser::parse(const Arguments& arguments) {
   apply_environment();
   for (const Given& given : found) option_named(given.name).apply(given.text, given.origin);
   if (wants_help_) {
-    if (launcher_info().rank <= 0) std::cout << help() << std::flush;
+    if (launcher_info().rank <= 0) print_result(help());
     return false;
   }
   set_up_log(quiet_ ? -1 : (verbose_ ? 1 : 0));

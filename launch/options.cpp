@@ -2,12 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <array>
 #include <cerrno>
 #include <charconv>
 #include <cmath>
 #include <cstring>
 #include <fstream>
-#include <iterator>
 
 #include "ops/core/error.h"
 
@@ -91,8 +91,8 @@ void require_model(const OptionParser& parser, const ModelOptions& options) {
   if (options.model.empty()) parser.fail("no model: give -m FILE");
 }
 
-void check_split(const ModelOptions& options, int n_ranks) {
-  const size_t n_shares = options.split.size();
+void check_split(const std::vector<double>& split, int n_ranks) {
+  const size_t n_shares = split.size();
   if (n_shares == 0 || n_shares == static_cast<size_t>(n_ranks)) return;
   throw Error(ExitCode::usage,
               fmt::format("--split names {} shares, but there are {} ranks", n_shares, n_ranks),
@@ -153,7 +153,12 @@ std::string prompt_text(OptionParser& parser, const PromptOptions& options) {
   if (from_file == parser.given("prompt")) parser.fail("give either -p TEXT or -f FILE");
   if (!from_file) return options.prompt;
   std::ifstream file(options.file, std::ios::binary);
-  std::string text{std::istreambuf_iterator<char>(file), {}};
+  std::string text;
+  std::array<char, 65536> chunk;
+  // By read(): an iterator over the buffer would throw ios_base::failure where reading fails.
+  while (file.read(chunk.data(), chunk.size()), file.gcount() > 0) {
+    text.append(chunk.data(), static_cast<size_t>(file.gcount()));
+  }
   if (!file.is_open() || file.bad()) {
     throw Error(ExitCode::io, fmt::format("{}: {}", options.file, std::strerror(errno)));
   }

@@ -35,7 +35,7 @@ void add_split_option(OptionParser& parser, ModelOptions& options);
 /// Throws Error{usage} unless a model is named.
 void require_model(const OptionParser& parser, const ModelOptions& options);
 /// Throws Error{usage} where --split names another number of ranks than there are.
-void check_split(const ModelOptions& options, int n_ranks);
+void check_split(const std::vector<double>& split, int n_ranks);
 
 /// How a token is chosen.
 struct SamplingOptions {

@@ -56,15 +56,10 @@ int run_until_idle(Engine& engine) {
   return 0;
 }
 
-void print_result(const std::string& text) {
-  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0) {
-    throw Error(ExitCode::io, fmt::format("can't write to standard output: {}", std::strerror(errno)));
-  }
-}
-
 Session::Session(const SessionOptions& options, Communicator& communicator)
     : file_(GgufFile::open(options.model_path)), config_(ModelConfig::from_gguf(file_)) {
   const auto start = std::chrono::steady_clock::now();
+  check_split(options.split, communicator.size());
   check_rank_count(config_, communicator);
   const SplitWeights split =
       options.split.empty() ? SplitWeights(communicator.size()) : SplitWeights(options.split);

@@ -35,9 +35,6 @@ SessionOptions session_options(const ModelOptions& model);
 /// Steps until the engine is idle or a signal came; returns 0 or 128 + signal. Rank 0 only.
 int run_until_idle(Engine& engine);
 
-/// Writes a command's result to stdout. Throws Error{io} where it can't.
-void print_result(const std::string& text);
-
 class Session {
  public:
   /// Collective. Throws what opening, tokenizer and loading throw.

@@ -2,8 +2,10 @@
 #include <fmt/format.h>
 
 #include "launch/command.h"
+#include "launch/job.h"
 #include "launch/option_parser.h"
 #include "launch/options.h"
+#include "launch/output.h"
 #include "launch/session.h"
 #include "runtime/gguf/describe.h"
 #include "runtime/model/config.h"
@@ -59,7 +61,7 @@ std::string shard_map(const GgufFile& file, const ShardPlan& plan) {
 
 }  // namespace
 
-int inspect_command(Job&, const Arguments& arguments) {
+int inspect_command(Job& job, const Arguments& arguments) {
   OptionParser parser(
       "inspect", "Show a file's metadata, tensors and shards",
       "With -np N (or --split) also what each of N ranks would hold: rows of a column-split tensor, columns "
@@ -78,12 +80,12 @@ int inspect_command(Job&, const Arguments& arguments) {
   std::string out = describe_metadata(file) + "\n" + describe_tensors(file);
   if (n_ranks == 0) n_ranks = static_cast<int>(model.split.size());
   if (n_ranks > 0) {
-    check_split(model, n_ranks);
+    check_split(model.split, n_ranks);
     const ModelConfig config = ModelConfig::from_gguf(file);
     const SplitWeights weights = model.split.empty() ? SplitWeights(n_ranks) : SplitWeights(model.split);
     out += "\n" + shard_map(file, ShardPlan(file, config, weights));
   }
-  print_result(out);
+  if (job.rank() == 0) print_result(out);
   return 0;
 }
 

@@ -9,6 +9,7 @@
 #include "launch/job.h"
 #include "launch/option_parser.h"
 #include "launch/options.h"
+#include "launch/output.h"
 #include "launch/scoring.h"
 #include "launch/session.h"
 #include "ops/core/error.h"
@@ -50,15 +51,15 @@ int perplexity_command(Job& job, const Arguments& arguments) {
   const PerplexityEstimate estimate = score_text(
       session.engine(), tokens, n_context, bos,
       [&](int64_t chunk, const PerplexityEstimate& so_far) {
-        fmt::print("[{}]{:.4f},", chunk + 1, so_far.perplexity());
-        std::fflush(stdout);
+        print_result(fmt::format("[{}]{:.4f},", chunk + 1, so_far.perplexity()));
       },
       [] { return pending_signal() == 0; });
   const int signal = pending_signal();
   const int code = signal == 0 ? 0 : 128 + signal;
   if (code == 0) {
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    fmt::print("\nFinal estimate: PPL = {:.4f} +/- {:.5f}\n", estimate.perplexity(), estimate.error());
+    print_result(
+        fmt::format("\nFinal estimate: PPL = {:.4f} +/- {:.5f}\n", estimate.perplexity(), estimate.error()));
     spdlog::info("{:.1f} tokens/s", static_cast<double>(tokens.size()) / seconds);
   }
   session.engine().shutdown(code);

@@ -11,6 +11,7 @@
 #include "launch/job.h"
 #include "launch/option_parser.h"
 #include "launch/options.h"
+#include "launch/output.h"
 #include "launch/progress.h"
 #include "launch/session.h"
 #include "ops/core/error.h"

@@ -4,15 +4,17 @@
 #include <fmt/ranges.h>
 
 #include "launch/command.h"
+#include "launch/job.h"
 #include "launch/option_parser.h"
 #include "launch/options.h"
+#include "launch/output.h"
 #include "launch/session.h"
 #include "runtime/gguf/gguf.h"
 #include "runtime/text/tokenizer.h"
 
 namespace tandem {
 
-int tokenize_command(Job&, const Arguments& arguments) {
+int tokenize_command(Job& job, const Arguments& arguments) {
   OptionParser parser("tokenize", "Print a text's token ids as a JSON array");
   ModelOptions model;
   PromptOptions prompt;
@@ -25,7 +27,7 @@ int tokenize_command(Job&, const Arguments& arguments) {
   require_model(parser, model);
   const auto tokenizer = Tokenizer::from_gguf(GgufFile::open(model.model));
   const std::vector<int32_t> ids = tokenizer->encode(prompt_text(parser, prompt), {!no_special, !no_special});
-  print_result(fmt::format("[{}]\n", fmt::join(ids, ", ")));
+  if (job.rank() == 0) print_result(fmt::format("[{}]\n", fmt::join(ids, ", ")));
   return 0;
 }
 

@@ -3,12 +3,12 @@
 #include <fmt/format.h>
 #include <launch/build_info.h>
 
-#include <cstdio>
 #include <string>
 
 #include "comm/mpi.h"
 #include "launch/command.h"
 #include "launch/option_parser.h"
+#include "launch/output.h"
 
 namespace tandem {
 namespace {
@@ -36,13 +36,13 @@ int version_command(Job&, const Arguments& arguments) {
   OptionParser parser("version", "Print versions and what is built in");
   if (!parser.parse(arguments)) return 0;
   if (launcher_info().rank > 0) return 0;
-  fmt::print("tandem {} (commit {})\n", kVersion, kCommit);
-  fmt::print("compiler  {}, {}\n", kCompiler, kBuildType);
-  fmt::print("mpi       {}\n", mpi_library_version());
-  fmt::print("cpu       {}\n", cpu_features());
-  fmt::print("cuda      {}\n", kCuda);
-  fmt::print("nccl      {}\n", kNccl);
-  std::fflush(stdout);
+  std::string text = fmt::format("tandem {} (commit {})\n", kVersion, kCommit);
+  text += fmt::format("compiler  {}, {}\n", kCompiler, kBuildType);
+  text += fmt::format("mpi       {}\n", mpi_library_version());
+  text += fmt::format("cpu       {}\n", cpu_features());
+  text += fmt::format("cuda      {}\n", kCuda);
+  text += fmt::format("nccl      {}\n", kNccl);
+  print_result(text);
   return 0;
 }
 

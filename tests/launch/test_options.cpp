@@ -215,10 +215,10 @@ TEST(Options, help_names_every_option_and_default) {
 
 TEST(Options, split_must_fit_the_ranks) {
   ModelOptions options;
-  EXPECT_NO_THROW(check_split(options, 3));
+  EXPECT_NO_THROW(check_split(options.split, 3));
   options.split = {3, 1};
-  EXPECT_NO_THROW(check_split(options, 2));
-  EXPECT_THROW(check_split(options, 3), Error);
+  EXPECT_NO_THROW(check_split(options.split, 2));
+  EXPECT_THROW(check_split(options.split, 3), Error);
 }
 
 TEST(Options, prompt_from_text_or_file) {

@@ -1,0 +1,13 @@
+// Results on stdout, the one way that they go there. Called by main.cpp, the option parser (--help) and every
+// command, on rank 0 only.
+#pragma once
+
+#include <string>
+
+namespace tandem {
+
+/// Writes and flushes a result, or a piece of one. Throws Error{io} where it can't: a result that is lost (a
+/// full disk, a closed pipe) must not end with exit code 0.
+void print_result(const std::string& text);
+
+}  // namespace tandem
