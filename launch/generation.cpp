@@ -92,6 +92,8 @@ int Generation::run(std::vector<int32_t> tokens, int64_t n_predict,
   TextStream stream(tokenizer, stops_);
   text_.clear();
   n_prompt_ = static_cast<int64_t>(tokens.size());
+  n_cached_ = 0;
+  finish_reason_ = FinishReason::stopped;
   n_new_ = 0;
   first_token_s_ = 0.0;
   const auto start = Clock::now();
@@ -110,6 +112,7 @@ int Generation::run(std::vector<int32_t> tokens, int64_t n_predict,
     note_phase("decode");
     return show(stream.push(token)) && !stream.stopped();
   };
+  request.on_start = [&](int64_t n_cached) { n_cached_ = n_cached; };
   request.on_finish = [&](FinishReason reason) { finish_reason_ = reason; };
   note_phase("prompt");
   engine.submit(std::move(request));
@@ -132,8 +135,11 @@ int Generation::run(std::vector<int32_t> tokens, int64_t n_predict,
 
 void Generation::report() const {
   const double generation_s = total_s_ - first_token_s_;
-  spdlog::info("prompt {} tokens, {:.1f} tokens/s; first token after {:.3f} s", n_prompt_,
-               static_cast<double>(n_prompt_) / first_token_s_, first_token_s_);
+  if (n_new_ > 0 || finish_reason_ != FinishReason::stopped) {  // an interrupted prompt has no speed
+    const std::string cached = n_cached_ > 0 ? fmt::format(" ({} of them kept)", n_cached_) : std::string();
+    spdlog::info("prompt {} tokens{}, {:.1f} tokens/s; first token after {:.3f} s", n_prompt_, cached,
+                 static_cast<double>(n_prompt_ - n_cached_) / first_token_s_, first_token_s_);
+  }
   if (n_new_ > 1 && generation_s > 0.0) {
     spdlog::info("generated {} tokens, {:.1f} tokens/s", n_new_,
                  static_cast<double>(n_new_ - 1) / generation_s);

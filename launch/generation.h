@@ -61,6 +61,7 @@ class Generation {
   std::string text_;
   FinishReason finish_reason_ = FinishReason::stopped;
   int64_t n_prompt_ = 0;
+  int64_t n_cached_ = 0;  // tokens of the prompt that the conversation's cache spared
   int64_t n_new_ = 0;
   double first_token_s_ = 0.0;
   double total_s_ = 0.0;

@@ -1,6 +1,6 @@
 // tandem chat: a conversation at the terminal. Each line is a message; the cache keeps what was said, so that
-// only the new part is computed. Enter stops an answer (mpirun keeps Ctrl-C for itself), an empty line or
-// Ctrl-D ends the program.
+// only the new part is computed. Enter stops an answer (mpirun keeps Ctrl-C for itself), a line typed
+// meanwhile waits for its turn (so a script can be piped in), Ctrl-D ends the program.
 #include <fmt/format.h>
 #include <poll.h>
 #include <spdlog/spdlog.h>
@@ -34,10 +34,12 @@ class LineInput {
       read_some(kWaitMs);
     }
   }
-  /// A line that is already there.
-  std::optional<std::string> try_get() {
+  /// True once for an empty line that waits to be read: Enter, and nothing else.
+  bool take_enter() {
     read_some(0);
-    return take_line();
+    if (buffer_.empty() || buffer_.front() != '\n') return false;
+    buffer_.erase(0, 1);
+    return true;
   }
 
  private:
@@ -76,7 +78,7 @@ int converse(Session& session, const ChatTemplate& chat_template, const ChatOpti
   bool interrupted = false;
   generation.set_interrupt([&] {
     const int signal = pending_signal();
-    interrupted = signal == SIGINT || input.try_get().has_value();
+    interrupted = signal == SIGINT || input.take_enter();
     if (signal == SIGINT) clear_pending_signal();
     return interrupted;
   });
@@ -85,7 +87,8 @@ int converse(Session& session, const ChatTemplate& chat_template, const ChatOpti
     note_phase("idle");
     const std::optional<std::string> line = input.wait();
     if (const int signal = pending_signal(); signal != 0) return 128 + signal;
-    if (!line || line->empty()) return 0;
+    if (!line) return 0;
+    if (line->empty()) continue;  // an Enter that came just after the answer's end
     messages.push_back({"user", *line});
     std::vector<int32_t> tokens = encode_chat(chat_template, messages, session.tokenizer());
     if (static_cast<int64_t>(tokens.size()) >= session.engine().options().context_tokens) {
@@ -114,7 +117,7 @@ int converse(Session& session, const ChatTemplate& chat_template, const ChatOpti
 
 int chat_command(Job& job, const Arguments& arguments) {
   OptionParser parser("chat", "Converse with a model",
-                      "One message a line. Enter stops an answer; an empty line or Ctrl-D ends the chat.");
+                      "One message a line. Enter stops an answer, Ctrl-D ends the chat.");
   ModelOptions model;
   SamplingOptions sampling;
   ChatOptions chat;

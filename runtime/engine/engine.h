@@ -32,6 +32,8 @@ struct GenerationRequest {
   /// Called for every new token; false stops the sequence.
   std::function<bool(int32_t)> on_token;
   std::function<void(FinishReason)> on_finish;
+  /// Called when the sequence begins, with how many of the prompt's tokens a kept cache spares.
+  std::function<void(int64_t n_cached)> on_start;
   /// A number other than 0 keeps the sequence's cache when it ends, and continues one that was kept under
   /// this number: what the new prompt shares with it is not computed again.
   int64_t session = 0;

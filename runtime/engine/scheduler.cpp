@@ -40,6 +40,7 @@ void Engine::submit(GenerationRequest request) {
   sequence->is_end = std::move(request.is_end);
   sequence->on_token = std::move(request.on_token);
   sequence->on_finish = std::move(request.on_finish);
+  sequence->on_start = std::move(request.on_start);
   sequence->session = request.session;
   sequence->generates = true;
   queue(std::move(sequence));
@@ -105,6 +106,7 @@ void Engine::admit(StepPlan& plan) {
     const std::span<const int32_t> known =
         std::span(sequence.tokens).first(static_cast<size_t>(sequence.n_computed));
     plan.admissions.push_back({sequence.slot, sequence.sampling, {known.begin(), known.end()}});
+    if (sequence.on_start) sequence.on_start(sequence.n_computed);
     active_.push_back(std::move(waiting_.front()));
     waiting_.pop_front();
   }

@@ -26,6 +26,7 @@ struct Engine::Sequence {
   std::function<bool(int32_t)> is_end;
   std::function<bool(int32_t)> on_token;
   std::function<void(FinishReason)> on_finish;
+  std::function<void(int64_t)> on_start;
   std::function<void(int64_t, std::span<const float>)> on_logits;
 
   int64_t n_left() const { return static_cast<int64_t>(tokens.size()) - n_computed; }
