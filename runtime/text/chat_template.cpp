@@ -105,6 +105,9 @@ std::string ChatTemplate::render(const std::vector<ChatMessage>& messages, bool 
 std::string ChatTemplate::render(const std::vector<ChatMessage>& messages, bool add_generation_prompt,
                                  const std::string& bos, const std::string& eos,
                                  const nlohmann::ordered_json& extra) const {
+  if (!extra.is_object()) {
+    throw Error(ExitCode::bad_data, program_->name + ": the further variables are not a JSON object");
+  }
   nlohmann::ordered_json variables;
   variables["messages"] = nlohmann::ordered_json::array();
   for (const ChatMessage& message : messages) {

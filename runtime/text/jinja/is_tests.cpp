@@ -124,13 +124,15 @@ bool test_sameas(Runtime& runtime, const Value& v, const CallArgs& args) {
   return v.object == other.object;
 }
 
-bool test_filter(Runtime& /*runtime*/, const Value& v, const CallArgs& args) {
+bool test_filter(Runtime& runtime, const Value& v, const CallArgs& args) {
   refuse_arguments("filter", args);
+  hash(runtime, v);  // jinja2 looks it up in a dict: what can't be a key is an error
   return v.is(Kind::string) && find_filter(v.view()) != nullptr;
 }
 
-bool test_test(Runtime& /*runtime*/, const Value& v, const CallArgs& args) {
+bool test_test(Runtime& runtime, const Value& v, const CallArgs& args) {
   refuse_arguments("test", args);
+  hash(runtime, v);
   return v.is(Kind::string) && find_test(v.view()) != nullptr;
 }
 
