@@ -1,0 +1,174 @@
+// A format's kernels: packing, and the instances of the GEMV kernel. Included by kernels/*.cu.in only.
+#pragma once
+
+#include <type_traits>
+
+#include "ops/cuda/format_kernels.h"
+#include "ops/cuda/gemv_kernel.cuh"
+#include "ops/cuda/status.h"
+#include "ops/quant/all.h"
+
+namespace tandem::cuda {
+namespace device {
+
+/// One group of a stored row, or one that is worth nothing where the shard doesn't own it.
+template <QuantFormat F>
+__device__ inline QuantGroup owned_group(const PackArgs& args, const typename F::Block* row, int64_t group) {
+  constexpr int kBlockGroups = F::kElements / kGroup;
+  if (group * kGroup < args.cols.begin || group * kGroup >= args.cols.end) {
+    QuantGroup none{};
+    for (int h = 0; h < 2; ++h) none.scale[h] = none.min[h] = 0;
+    return none;
+  }
+  return F::group(row[group / kBlockGroups], static_cast<int>(group % kBlockGroups));
+}
+
+template <QuantFormat F>
+__device__ inline void pack_lane(const PackArgs& args, const std::byte* stored, int64_t segment, int lane,
+                                 std::byte* unit) {
+  using Layout = TileLayout<F>;
+  const auto* row = reinterpret_cast<const typename F::Block*>(stored);
+  const int quarter = lane % kQuad;
+  const int64_t group = segment * (kSegmentCols / kGroup) + 2 * quarter;
+  const QuantGroup a = owned_group<F>(args, row, group);
+  const QuantGroup b = owned_group<F>(args, row, group + 1);
+  uint32_t d = 0;
+  uint32_t dmin = 0;
+  if constexpr (F::kSubScales) {
+    const QuantGroup first = F::group(row[segment], 0);
+    d = first.d;
+    dmin = first.dmin;
+  }
+  Lane<F> out{};
+  pack_codes<F>(a, b, out.codes);
+  pack_scales<F>(a, b, d, dmin, quarter, out.scale, out.row);
+  for (int i = 0; i < Layout::kLines; ++i) {
+    *reinterpret_cast<uint4*>(unit + 512 * i + 16 * lane) =
+        make_uint4(out.codes[4 * i], out.codes[4 * i + 1], out.codes[4 * i + 2], out.codes[4 * i + 3]);
+  }
+  if constexpr (Layout::kHasHalfLine) {
+    *reinterpret_cast<uint2*>(unit + Layout::kHalfLineOffset + 8 * lane) =
+        make_uint2(out.codes[Layout::kCodeWords - 2], out.codes[Layout::kCodeWords - 1]);
+  }
+  std::byte* scale = unit + Layout::kLaneScaleOffset + Layout::kLaneScaleBytes * lane;
+  if constexpr (Layout::kLaneScaleBytes == 8) {
+    *reinterpret_cast<uint2*>(scale) = make_uint2(out.scale[0], out.scale[1]);
+  } else if constexpr (Layout::kLaneScaleBytes == 4) {
+    *reinterpret_cast<uint32_t*>(scale) = out.scale[0];
+  } else {
+    *reinterpret_cast<uint16_t*>(scale) = static_cast<uint16_t>(out.scale[0]);
+  }
+  std::byte* row_scale = unit + Layout::kRowScaleOffset + Layout::kRowScaleBytes * (lane / kQuad);
+  if constexpr (Layout::kRowScaleBytes == 4) {
+    if (quarter == 0) *reinterpret_cast<uint32_t*>(row_scale) = out.row;
+  } else if constexpr (Layout::kRowScaleBytes == 2) {
+    if (quarter == 0) *reinterpret_cast<uint16_t*>(row_scale) = static_cast<uint16_t>(out.row);
+  }
+}
+
+template <FloatFormat F>
+__device__ inline void pack_lane(const PackArgs& args, const std::byte* stored, int64_t segment, int lane,
+                                 std::byte* unit) {
+  using Layout = TileLayout<F>;
+  using Element = typename F::Element;
+  const auto* row = reinterpret_cast<const Element*>(stored);
+  for (int i = 0; i < Layout::kLines; ++i) {
+    Element line[Layout::kLineElements];
+    for (int e = 0; e < Layout::kLineElements; ++e) {
+      const int64_t col = segment * kSegmentCols + (i * kQuad + lane % kQuad) * Layout::kLineElements + e;
+      line[e] = col >= args.cols.begin && col < args.cols.end ? row[col] : Element{};
+    }
+    uint4 words;
+    memcpy(&words, line, sizeof(words));
+    *reinterpret_cast<uint4*>(unit + 512 * i + 16 * lane) = words;
+  }
+}
+
+}  // namespace device
+
+/// Thread map: a thread a (row, segment, quarter), quarters fastest. Reads each stored byte of the shard once
+/// or twice.
+template <class F>
+__global__ void pack_kernel(const __grid_constant__ PackArgs args) {
+  const int64_t first_segment = args.cols.begin / kSegmentCols;
+  const int64_t n_segments = ceil_div(args.cols.end, kSegmentCols) - first_segment;
+  const int64_t n = args.n_rows * n_segments * kQuad;
+  for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < n;
+       i += int64_t{gridDim.x} * blockDim.x) {
+    const int64_t row = i / (n_segments * kQuad);
+    const int64_t segment = i / kQuad % n_segments;
+    const int64_t local = args.row_begin + row;
+    const int lane = static_cast<int>(local % kTileRows * kQuad + i % kQuad);
+    std::byte* unit = args.tiles + (local / kTileRows * n_segments + segment) * TileLayout<F>::kUnitBytes;
+    device::pack_lane<F>(args, args.rows + row * args.row_stride, first_segment + segment, lane, unit);
+  }
+}
+
+template <class F>
+void launch_pack(const PackArgs& args, cudaStream_t stream) {
+  const int64_t n = args.n_rows * segments_of(args.cols).size() * kQuad;
+  if (n == 0) return;
+  constexpr int kThreads = 128;
+  const auto blocks = static_cast<unsigned>(ceil_div(n, kThreads) < 65536 ? ceil_div(n, kThreads) : 65536);
+  pack_kernel<F><<<blocks, kThreads, 0, stream>>>(args);
+  check(cudaGetLastError());
+}
+
+template <class F, int kTokens, bool kWide, class Shape>
+GemvKernel gemv_instance() {
+  return {reinterpret_cast<const void*>(gemv_kernel<F, kTokens, kWide, Shape>),
+          Shape::kThreads,
+          Shape::kBlocks,
+          Shape::kUnits,
+          Shape::kRows,
+          kTokens};
+}
+
+/// The shapes were chosen by bench/bench_cuda_gemv on an H200 (bench/results).
+template <class F>
+FormatKernels format_kernels() {
+  FormatKernels out;
+  out.unit_bytes = TileLayout<F>::kUnitBytes;
+  out.pack = launch_pack<F>;
+  if constexpr (FloatFormat<F>) {
+    using Shape = GemvShape<256, 2, 1, 1>;
+    out.gemv[0][0] = gemv_instance<F, 1, false, Shape>();
+    out.gemv[0][1] = gemv_instance<F, 2, false, Shape>();
+    out.gemv[0][2] = gemv_instance<F, 4, false, Shape>();
+  } else {
+    using One = std::conditional_t<(F::kBits <= 4), GemvShape<512, 2, 1, 2>, GemvShape<512, 1, 2, 2>>;
+    using Few = GemvShape<256, 2, 1, 2>;
+    out.gemv[0][0] = gemv_instance<F, 1, false, One>();
+    out.gemv[0][1] = gemv_instance<F, 2, false, Few>();
+    out.gemv[0][2] = gemv_instance<F, 4, false, Few>();
+    out.gemv[1][0] =
+        gemv_instance<F, 1, true, std::conditional_t<(F::kBits == 8), Few, GemvShape<512, 1, 2, 2>>>();
+    out.gemv[1][1] = gemv_instance<F, 2, true, Few>();
+    out.gemv[1][2] = gemv_instance<F, 4, true, Few>();
+  }
+  return out;
+}
+
+template <class A, class B, int kTokens, class Shape>
+GemvKernel mixed_instance() {
+  return {reinterpret_cast<const void*>(gemv_mixed_kernel<A, B, kTokens, Shape>),
+          Shape::kThreads,
+          Shape::kBlocks,
+          Shape::kUnits,
+          Shape::kRows,
+          kTokens};
+}
+
+template <class A, class B>
+MixedKernels mixed_kernels() {
+  using Few = GemvShape<256, 2, 1, 2>;
+  MixedKernels out;
+  out.first = A::kType;
+  out.second = B::kType;
+  out.gemv[0] = mixed_instance<A, B, 1, GemvShape<512, 1, 2, 2>>();
+  out.gemv[1] = mixed_instance<A, B, 2, Few>();
+  out.gemv[2] = mixed_instance<A, B, 4, Few>();
+  return out;
+}
+
+}  // namespace tandem::cuda

@@ -1,0 +1,56 @@
+// The kernels of one format, as plain pointers, so that host code is compiled by the host compiler. One unit
+// a format (kernels/format.cu.in) instantiates format_kernels<F>().
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "ops/core/range.h"
+#include "ops/cuda/gemv_args.h"
+
+namespace tandem::cuda {
+
+/// Rows of a stored matrix on the device to their places in a tiled one.
+struct PackArgs {
+  const std::byte* rows = nullptr;  ///< (n_rows, row_stride bytes): whole rows as stored, at an even address
+  int64_t row_stride = 0;
+  int64_t row_begin = 0;  ///< local row of the first
+  int64_t n_rows = 0;
+  Range cols;  ///< of the stored matrix
+  std::byte* tiles = nullptr;
+};
+
+/// One instance of the GEMV kernel.
+struct GemvKernel {
+  const void* function = nullptr;  ///< __global__ void(GemvArgs), or of GemvMixedArgs
+  int threads = 0;
+  int blocks = 0;  ///< a multiprocessor
+  int units = 0;   ///< segments a chunk
+  int rows = 0;    ///< tiles a bundle
+  int tokens = 0;
+};
+
+struct FormatKernels {
+  int64_t unit_bytes = 0;
+  void (*pack)(const PackArgs& args, cudaStream_t stream) = nullptr;
+  GemvKernel gemv[2][3];  ///< [q15][for 1, 2, 4 tokens]; float formats: [0] only
+};
+
+template <class F>
+FormatKernels format_kernels();
+
+/// Kernels for parts of two formats that llama-quantize's mixes put side by side (q and k of one, v of
+/// another).
+struct MixedKernels {
+  TensorType first = TensorType::f32;
+  TensorType second = TensorType::f32;
+  GemvKernel gemv[3];  ///< for 1, 2, 4 tokens; q8
+};
+
+/// Those of the formats A and B. The instances are in kernels/mixed.cu.in, listed in gemv_mixed.h.
+template <class A, class B>
+MixedKernels mixed_kernels();
+
+}  // namespace tandem::cuda

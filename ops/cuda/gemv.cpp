@@ -1,0 +1,224 @@
+#include "ops/cuda/gemv.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "ops/cuda/format_kernels.h"
+#include "ops/cuda/gemv_mixed.h"
+#include "ops/cuda/launch.h"
+#include "ops/quant/formats.h"
+
+namespace tandem::cuda {
+namespace {
+
+struct Device {
+  int n_multiprocessors = 0;
+  int64_t shared_bytes = 0;        ///< of a multiprocessor
+  int64_t block_shared_bytes = 0;  ///< that a block can ask for
+};
+
+Device ask_device(int id) {
+  const auto attribute = [&](cudaDeviceAttr which) {
+    int value = 0;
+    check(cudaDeviceGetAttribute(&value, which, id));
+    return value;
+  };
+  return {attribute(cudaDevAttrMultiProcessorCount), attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor),
+          attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin)};
+}
+
+/// The current device's; asked for once a thread and device.
+const Device& current_device() {
+  constexpr int kMaxDevices = 64;
+  thread_local Device known[kMaxDevices];
+  int id = 0;
+  check(cudaGetDevice(&id));
+  require(id < kMaxDevices, "device number", id);
+  if (known[id].n_multiprocessors == 0) known[id] = ask_device(id);
+  return known[id];
+}
+
+/// Index into the kernels for 1, 2 and 4 tokens.
+int variant_of(int64_t n_tokens) {
+  return n_tokens <= 1 ? 0 : n_tokens <= 2 ? 1 : 2;
+}
+
+GemvKernel kernel_for(TensorType type, bool wide, int64_t n_tokens) {
+  GemvKernel kernel;
+  with_format(type, [&]<class F>(F) {
+    const FormatKernels kernels = format_kernels<F>();
+    kernel = kernels.gemv[wide ? 1 : 0][variant_of(n_tokens)];
+  });
+  require(kernel.function != nullptr, "no kernel for", type_info(type).name, wide);
+  return kernel;
+}
+
+/// Shared memory of a bundle's (a pair's) sums.
+int64_t bundle_bytes(const GemvKernel& kernel, const GemvArgs& args) {
+  return (args.epilogue == Epilogue::none ? 1 : 2) * int64_t{args.n_chunks} * kernel.rows * kTileRows *
+         kernel.tokens * static_cast<int64_t>(sizeof(float));
+}
+
+/// Counts the bundles and chunks of args.parts for this kernel.
+void count(const GemvKernel& kernel, GemvArgs& args) {
+  args.n_bundles = 0;
+  for (int i = 0; i < args.n_parts; ++i) {
+    args.parts[i].n_bundles = static_cast<int32_t>(ceil_div(args.parts[i].n_rows, kernel.rows * kTileRows));
+    if (i == 0 || args.epilogue == Epilogue::none) args.n_bundles += args.parts[i].n_bundles;
+  }
+  args.n_chunks = static_cast<int32_t>(ceil_div(args.n_segments, kernel.units));
+  args.chunk_magic = division_magic(static_cast<uint32_t>(args.n_chunks));
+}
+
+/// Bundles a block, where `n_blocks` share them; as many more blocks as it takes for their sums to fit.
+struct Grid {
+  int64_t n_blocks = 0;
+  int64_t n_local = 0;
+};
+Grid cut(const GemvKernel& kernel, const GemvArgs& args, int64_t n_blocks) {
+  const Device& device = current_device();
+  constexpr int64_t kReserved = 1024;  // of the driver's, a block
+  const int64_t limit = std::min(device.block_shared_bytes, device.shared_bytes / kernel.blocks - kReserved);
+  const int64_t most = limit / bundle_bytes(kernel, args);
+  require(most > 0, "gemv: too many columns", args.n_segments * kSegmentCols);
+  Grid grid;
+  grid.n_blocks = std::min<int64_t>(args.n_bundles, std::max(n_blocks, ceil_div(args.n_bundles, most)));
+  grid.n_local = ceil_div(args.n_bundles, grid.n_blocks);
+  const int64_t n_items = (args.epilogue == Epilogue::none ? 1 : 2) * grid.n_local * args.n_chunks;
+  require(n_items * args.n_chunks < int64_t{1} << 32, "gemv: too many chunks", args.n_chunks);
+  return grid;
+}
+
+void start(const GemvKernel& kernel, void* args, int64_t n_blocks, int64_t shared_bytes, bool early,
+           cudaStream_t stream) {
+  cuda::launch(kernel.function, {n_blocks, kernel.threads, shared_bytes, early}, args, stream);
+}
+
+void launch_parts(const GemvKernel& kernel, GemvArgs args, bool early, cudaStream_t stream) {
+  count(kernel, args);
+  const Grid grid = cut(kernel, args, int64_t{current_device().n_multiprocessors} * kernel.blocks);
+  start(kernel, &args, grid.n_blocks, grid.n_local * bundle_bytes(kernel, args), early, stream);
+}
+
+/// Blocks in proportion to the bytes.
+void launch_mixed(const GemvKernel& kernel, GemvMixedArgs args, int64_t first_bytes, int64_t second_bytes,
+                  bool early, cudaStream_t stream) {
+  count(kernel, args.first);
+  count(kernel, args.second);
+  const int64_t resident = int64_t{current_device().n_multiprocessors} * kernel.blocks;
+  const int64_t share =
+      std::clamp<int64_t>(resident * first_bytes / (first_bytes + second_bytes), 1, resident - 1);
+  const Grid first = cut(kernel, args.first, share);
+  const Grid second = cut(kernel, args.second, resident - share);
+  args.first_blocks = static_cast<int32_t>(first.n_blocks);
+  const int64_t shared = std::max(first.n_local * bundle_bytes(kernel, args.first),
+                                  second.n_local * bundle_bytes(kernel, args.second));
+  start(kernel, &args, first.n_blocks + second.n_blocks, shared, early, stream);
+}
+
+/// The parts of `type` that have rows, for the tokens from `token` on.
+struct Gathered {
+  GemvArgs args;
+  int64_t bytes = 0;
+};
+Gathered gather(std::span<const GemvOperand> parts, TensorType type, const CudaActivations& x, int64_t token,
+                int64_t n_tokens, Epilogue epilogue) {
+  Gathered out;
+  out.args.n_tokens = static_cast<int32_t>(n_tokens);
+  out.args.x = x.data() + token * x.token_bytes();
+  out.args.x_stride = x.token_bytes();
+  out.args.n_segments = static_cast<int32_t>(segments_of(x.cols()).size());
+  out.args.epilogue = epilogue;
+  for (const GemvOperand& part : parts) {
+    const CudaMatrix& weight = *part.weight;
+    if (weight.type() != type || weight.n_rows() == 0) continue;
+    float* rows = part.out == nullptr ? nullptr : part.out + token * part.out_stride;
+    out.args.parts[out.args.n_parts++] = {
+        weight.tiles(), part.bias, rows, part.out_stride, static_cast<int32_t>(weight.n_rows()), 0};
+    out.bytes += static_cast<int64_t>(weight.bytes());
+  }
+  return out;
+}
+
+/// The kernel for parts of both types at once, `first` and `second` put in its order; none where there is no
+/// such one.
+GemvKernel find_mixed(TensorType& first, TensorType& second, int64_t n_tokens) {
+  GemvKernel found;
+  for_each_mix([&](const MixedKernels& kernels) {
+    const bool same = kernels.first == first && kernels.second == second;
+    if (!same && !(kernels.first == second && kernels.second == first)) return;
+    if (!same) std::swap(first, second);
+    found = kernels.gemv[variant_of(n_tokens)];
+  });
+  return found;
+}
+
+/// One launch a format, or one for two formats.
+void launch_tokens(std::span<const GemvOperand> parts, const CudaActivations& x, int64_t token,
+                   int64_t n_tokens, Epilogue epilogue, bool early, cudaStream_t stream) {
+  std::vector<TensorType> types;
+  for (const GemvOperand& part : parts) {
+    const TensorType type = part.weight->type();
+    if (part.weight->n_rows() != 0 && std::find(types.begin(), types.end(), type) == types.end())
+      types.push_back(type);
+  }
+  if (types.size() == 2 && x.form() == ActForm::q8) {
+    const GemvKernel kernel = find_mixed(types[0], types[1], n_tokens);
+    if (kernel.function != nullptr) {
+      const Gathered first = gather(parts, types[0], x, token, n_tokens, epilogue);
+      const Gathered second = gather(parts, types[1], x, token, n_tokens, epilogue);
+      launch_mixed(kernel, {first.args, second.args, 0}, first.bytes, second.bytes, early, stream);
+      return;
+    }
+  }
+  for (const TensorType type : types) {
+    launch_parts(kernel_for(type, x.form() == ActForm::q15, n_tokens),
+                 gather(parts, type, x, token, n_tokens, epilogue).args, early, stream);
+  }
+}
+
+/// A shard without columns: the sums are empty.
+void clear(std::span<const GemvOperand> parts, int64_t n_tokens, cudaStream_t stream) {
+  for (const GemvOperand& part : parts) {
+    require(part.bias == nullptr, "gemv: a bias on a shard without columns");
+    if (part.out == nullptr || part.weight->n_rows() == 0) continue;
+    check(cudaMemset2DAsync(part.out, static_cast<size_t>(part.out_stride) * sizeof(float), 0,
+                            static_cast<size_t>(part.weight->n_rows()) * sizeof(float),
+                            static_cast<size_t>(n_tokens), stream));
+  }
+}
+
+}  // namespace
+
+ActForm activation_form(TensorType type, bool wide) {
+  if (type_info(type).block_elements == 1) return ActForm::f32;
+  return wide ? ActForm::q15 : ActForm::q8;
+}
+
+void gemv(std::span<const GemvOperand> parts, const CudaActivations& x, int64_t n_tokens, Epilogue epilogue,
+          bool early, cudaStream_t stream) {
+  require(!parts.empty() && parts.size() <= kMaxGemvParts, "gemv: parts", parts.size());
+  require(n_tokens >= 0 && n_tokens <= x.max_tokens(), "gemv: tokens", n_tokens, x.max_tokens());
+  for (const GemvOperand& part : parts) {
+    const CudaMatrix& weight = *part.weight;
+    require(weight.cols() == x.cols(), "gemv: columns", weight.cols().begin, weight.cols().end,
+            x.cols().begin, x.cols().end);
+    require(activation_form(weight.type(), x.form() == ActForm::q15) == x.form(),
+            "gemv: form of the activations", type_info(weight.type()).name);
+    require(epilogue == Epilogue::none ||
+                (parts.size() == 2 && part.bias == nullptr && weight.type() == parts[0].weight->type() &&
+                 weight.n_rows() == parts[0].weight->n_rows()),
+            "gemv: an epilogue wants gate and up alike");
+  }
+  if (n_tokens == 0) return;
+  if (x.cols().empty()) {
+    clear(epilogue == Epilogue::none ? parts : parts.first(1), n_tokens, stream);
+    return;
+  }
+  constexpr int64_t kMost = kMaxGemvTokens;
+  for (int64_t token = 0; token < n_tokens; token += kMost) {
+    launch_tokens(parts, x, token, std::min(kMost, n_tokens - token), epilogue, early, stream);
+  }
+}
+
+}  // namespace tandem::cuda

@@ -1,0 +1,36 @@
+// Matrix products of the CUDA backend for few tokens: tiled weights × activations, at the speed of the
+// memory. One launch for up to four tokens and all parts, where they are of one format or of two that
+// gemv_mixed.h pairs; else one a format.
+#pragma once
+
+#include <span>
+
+#include "ops/cuda/activations.h"
+#include "ops/cuda/gemv_args.h"
+#include "ops/cuda/matrix.h"
+
+namespace tandem::cuda {
+
+/// One matrix of a product. Parts of a product share their input.
+struct GemvOperand {
+  const CudaMatrix* weight = nullptr;
+  const float* bias = nullptr;  ///< (n_rows) on the device, or null
+  float* out = nullptr;         ///< (n_tokens, out_stride) on the device; overwritten
+  int64_t out_stride = 0;
+};
+
+/// What form of activations a product with this format reads. `wide`: the more precise one where there is a
+/// choice.
+ActForm activation_form(TensorType type, bool wide);
+
+/// out[token][row] = Σ_col weight[row][col] · x[token][col] + bias[row], for each part; q·k·v are three
+/// parts. With an epilogue, two parts of one format and shape, gate and up: out of the first part = act(gate)
+/// · up; biases are not allowed. All matrices have x's columns; x has the form that activation_form() says.
+/// `early`: on Hopper, the launch may begin before the kernel before it in the stream has ended, and waits
+/// for it where that matters (programmatic dependent launch). A row's sums are added in an order that depends
+/// on its columns and on whether 1, 2 or more tokens are computed at once: not on the other rows, the grid or
+/// timing.
+void gemv(std::span<const GemvOperand> parts, const CudaActivations& x, int64_t n_tokens, Epilogue epilogue,
+          bool early, cudaStream_t stream);
+
+}  // namespace tandem::cuda

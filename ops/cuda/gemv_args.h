@@ -1,0 +1,55 @@
+// What a GEMV launch hands to its kernel: plain pointers and sizes, one struct. Filled by gemv.cpp only.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "ops/cuda/tile_layout.h"
+
+namespace tandem::cuda {
+
+inline constexpr int kMaxGemvTokens = 4;  ///< a launch
+inline constexpr int kMaxGemvParts = 3;
+
+/// What is done with a row's sums before they are stored.
+enum class Epilogue : uint8_t {
+  none,    ///< each part's rows to its own output, plus its bias where it has one
+  swiglu,  ///< two parts, gate and up, of one shape: silu(gate) * up to the first part's output
+  geglu,   ///< the same with gelu's tanh approximation
+};
+
+struct GemvPart {
+  const std::byte* tiles = nullptr;  ///< (n_tiles, n_segments, TileLayout<F>::kUnitBytes)
+  const float* bias = nullptr;       ///< (n_rows) or null
+  float* out = nullptr;              ///< (n_tokens, out_stride)
+  int64_t out_stride = 0;
+  int32_t n_rows = 0;
+  int32_t n_bundles = 0;  ///< of the kernel's rows: tiles that a warp works on together
+};
+
+struct GemvArgs {
+  GemvPart parts[kMaxGemvParts];
+  const std::byte* x = nullptr;  ///< (n_tokens, x_stride bytes): segment records, see activation_layout.h
+  int64_t x_stride = 0;
+  int32_t n_tokens = 0;
+  int32_t n_parts = 0;
+  int32_t n_segments = 0;
+  int32_t n_chunks = 0;      ///< runs of segments that a warp does at once; a bundle's
+  int32_t n_bundles = 0;     ///< of all parts; gate·up: pairs
+  uint32_t chunk_magic = 0;  ///< division_magic(n_chunks)
+  Epilogue epilogue = Epilogue::none;
+};
+
+/// Two sets of parts of different formats.
+struct GemvMixedArgs {
+  GemvArgs first;
+  GemvArgs second;
+  int32_t first_blocks = 0;  ///< blocks that work on the first
+};
+
+/// ceil(2^32 / d): n / d = n · magic >> 32 for n · d < 2^32. A d of 1 has none.
+constexpr uint32_t division_magic(uint32_t d) {
+  return d == 1 ? 0 : static_cast<uint32_t>(((uint64_t{1} << 32) + d - 1) / d);
+}
+
+}  // namespace tandem::cuda

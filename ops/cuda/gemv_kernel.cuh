@@ -1,0 +1,184 @@
+// y = W x for 1 to 4 tokens: every format, one kernel template. Instantiated in a unit a format.
+//
+// Thread map: a persistent grid; block b of G takes the bundles b, b + G, … (a bundle: kRows tiles of 8 rows,
+// which share their activations), so that the whole grid reads a window that moves through the matrix. A
+// bundle's segments are cut into chunks of kUnits; warp w takes the block's chunks w, w + kWarps, … and holds
+// the next one's weights in flight in registers while it works on one. A chunk's sums go to shared memory and
+// are added in chunk order at the end: a row's bits don't depend on grid, neighbours or timing.
+// Bytes: each weight byte once, 16 a lane and load, past the L1; activations from the L1.
+// Measured (H200, 2026-11-22, bench/results/gemv-h200.json), % of the read sweep, alone / launched early:
+// 28672×8192 Q4_K 90 / 95 (80 / 84 on other allocations of the same size), Q6_K 90 / 96; the four products of
+// a 70B rank's layer in a row Q4_K 80 / 88, Q6_K 84 / 93.
+//
+// Tried and slower (µs for the four products of a layer, Q4_K, early; this one 60): a ring in shared memory a
+// warp by cp.async 62 to 86, by bulk copies 64 to 147; contiguous runs a warp 62 to 66; four units in flight
+// 74; bringing 4 to 16 MB of the next matrix into the L2 at the end 63 to 68. Plain reads of the same bytes
+// in the same launches take 53.6 (61 when not launched early).
+#pragma once
+
+#include "ops/cuda/gemv_device.cuh"
+
+namespace tandem::cuda {
+
+/// How a kernel is cut: threads a block, blocks a multiprocessor, segments a chunk, tiles a bundle.
+template <int kThreadsIn, int kBlocksIn, int kUnitsIn, int kRowsIn>
+struct GemvShape {
+  static constexpr int kThreads = kThreadsIn;
+  static constexpr int kBlocks = kBlocksIn;
+  static constexpr int kUnits = kUnitsIn;
+  static constexpr int kRows = kRowsIn;
+  static constexpr int kWarps = kThreads / 32;
+  static constexpr int kBundleRows = kRows * kTileRows;
+};
+
+namespace device {
+
+/// A chunk's weights in flight.
+template <class F, class Shape>
+struct Chunk {
+  static constexpr int kUnitBytes = TileLayout<F>::kUnitBytes;
+  Lane<F> lanes[Shape::kUnits][Shape::kRows];
+  const std::byte* first = nullptr;  ///< first tile's first unit
+  int64_t tile_stride = 0;
+  int segment = 0;
+  int n = 0;  ///< segments in it
+
+  /// Where item `item` of the block is.
+  __device__ void find(const GemvArgs& args, int item, int first_bundle, int n_blocks, bool pair) {
+    const int local = divide(item, args.n_chunks, args.chunk_magic);
+    const int bundle =
+        pair ? 2 * (first_bundle + (local >> 1) * n_blocks) + (local & 1) : first_bundle + local * n_blocks;
+    const BundlePlace place = place_of(args, bundle, pair);
+    segment = (item - local * args.n_chunks) * Shape::kUnits;
+    n = min(Shape::kUnits, args.n_segments - segment);
+    tile_stride = static_cast<int64_t>(args.n_segments) * kUnitBytes;
+    first = args.parts[place.part].tiles + place.bundle * (Shape::kRows * tile_stride) +
+            static_cast<int64_t>(segment) * kUnitBytes;
+  }
+  __device__ void load(int i, int lane) {
+#pragma unroll
+    for (int r = 0; r < Shape::kRows; ++r)
+      load_lane<F>(lanes[i][r], first + r * tile_stride + i * kUnitBytes, lane);
+  }
+};
+
+/// Stores a warp's sums of a chunk. slot: (kBundleRows, kTokens)
+template <int kRows, int kTokens>
+__device__ inline void store_slot(const float (&acc)[kRows][kTokens], float* slot, int lane) {
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+    for (int t = 0; t < kTokens; ++t) {
+      float sum = acc[r][t];
+      sum += __shfl_xor_sync(~0U, sum, 1);
+      sum += __shfl_xor_sync(~0U, sum, 2);
+      if (lane % kQuad == 0) slot[(r * kTileRows + lane / kQuad) * kTokens + t] = sum;
+    }
+  }
+}
+
+/// Adds each row's chunks in order, applies the epilogue and writes the outputs. All threads, after a
+/// barrier.
+template <class Shape, int kTokens>
+__device__ inline void finish(const GemvArgs& args, const float* slots, int n_local, int block,
+                              int n_blocks) {
+  constexpr int kSlot = Shape::kBundleRows * kTokens;
+  const bool pair = args.epilogue != Epilogue::none;
+  const auto sum_of = [&](int local, int rest) {
+    float sum = 0;
+    const float* slot = slots + local * args.n_chunks * kSlot + rest;
+#pragma unroll 4
+    for (int c = 0; c < args.n_chunks; ++c) sum += slot[c * kSlot];
+    return sum;
+  };
+  for (int i = static_cast<int>(threadIdx.x); i < n_local * kSlot; i += Shape::kThreads) {
+    const int local = i / kSlot;
+    const int rest = i % kSlot;
+    const int token = rest % kTokens;
+    BundlePlace place{0, block + local * n_blocks};
+    float value;
+    if (pair) {
+      value = activate(args.epilogue, sum_of(2 * local, rest)) * sum_of(2 * local + 1, rest);
+    } else {
+      value = sum_of(local, rest);
+      place = place_of(args, place.bundle, false);
+    }
+    const GemvPart& part = args.parts[place.part];
+    const int row = place.bundle * Shape::kBundleRows + rest / kTokens;
+    if (row >= part.n_rows || token >= args.n_tokens) continue;
+    if (part.bias != nullptr) value += part.bias[row];
+    part.out[token * part.out_stride + row] = value;
+  }
+}
+
+/// The kernel's body, for the block `block` of `n_blocks` that work on `args`.
+template <class F, int kTokens, bool kWide, class Shape>
+__device__ inline void gemv(const GemvArgs& args, int block, int n_blocks) {
+  constexpr int kRecord = record_bytes<F, kWide>();
+  constexpr int kUnits = Shape::kUnits;
+  extern __shared__ float slots[];  // (bundles of the block, n_chunks, kBundleRows, kTokens)
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const bool pair = args.epilogue != Epilogue::none;
+  const int n_local = (args.n_bundles - block + n_blocks - 1) / n_blocks;  // bundles, or pairs of them
+  const int n_items = n_local * (pair ? 2 : 1) * args.n_chunks;
+
+  let_next_start();
+  Chunk<F, Shape> chunk;
+  int item = warp;
+  if (item < n_items) {
+    chunk.find(args, item, block, n_blocks, pair);
+#pragma unroll
+    for (int i = 0; i < kUnits; ++i) {
+      if (i < chunk.n) chunk.load(i, lane);
+    }
+  }
+  wait_for_inputs();
+  for (; item < n_items; item += Shape::kWarps) {
+    const int n = chunk.n;
+    Records<kTokens> records;
+    records.start(args, kRecord, chunk.segment);
+    const bool more = item + Shape::kWarps < n_items;
+    if (more) chunk.find(args, item + Shape::kWarps, block, n_blocks, pair);
+    float acc[Shape::kRows][kTokens] = {};
+#pragma unroll
+    for (int i = 0; i < kUnits; ++i) {
+      if (i < n) {
+        if constexpr (QuantFormat<F>) {
+          LaneInput<F, kWide> input;
+          input.load(records.p[0] + i * kRecord, lane % kQuad);
+          consume<F, kTokens, kWide, Shape::kRows>(chunk.lanes[i], input, records, i * kRecord, lane, acc);
+        } else {
+          consume<F, kTokens, Shape::kRows>(chunk.lanes[i], records, i * kRecord, lane, acc);
+        }
+      }
+      if (more && i < chunk.n) chunk.load(i, lane);
+    }
+    store_slot<Shape::kRows, kTokens>(acc, slots + item * Shape::kBundleRows * kTokens, lane);
+  }
+  __syncthreads();
+  finish<Shape, kTokens>(args, slots, n_local, block, n_blocks);
+}
+
+}  // namespace device
+
+template <class F, int kTokens, bool kWide, class Shape>
+__global__ __launch_bounds__(Shape::kThreads,
+                             Shape::kBlocks) void gemv_kernel(const __grid_constant__ GemvArgs args) {
+  device::gemv<F, kTokens, kWide, Shape>(args, static_cast<int>(blockIdx.x), static_cast<int>(gridDim.x));
+}
+
+/// Parts of two formats in one launch: the first blocks work on one, the rest on the other.
+template <class A, class B, int kTokens, class Shape>
+__global__ __launch_bounds__(Shape::kThreads, Shape::kBlocks) void gemv_mixed_kernel(
+    const __grid_constant__ GemvMixedArgs args) {
+  const int block = static_cast<int>(blockIdx.x);
+  if (block < args.first_blocks) {
+    device::gemv<A, kTokens, false, Shape>(args.first, block, args.first_blocks);
+  } else {
+    device::gemv<B, kTokens, false, Shape>(args.second, block - args.first_blocks,
+                                           static_cast<int>(gridDim.x) - args.first_blocks);
+  }
+}
+
+}  // namespace tandem::cuda

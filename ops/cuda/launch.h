@@ -1,0 +1,22 @@
+// Launching a kernel by its address, with or without programmatic dependent launch.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+namespace tandem::cuda {
+
+struct LaunchShape {
+  int64_t n_blocks = 0;
+  int threads = 0;
+  int64_t shared_bytes = 0;
+  bool early =
+      false;  ///< may begin before the kernel before it in the stream has ended; the kernel must wait itself
+};
+
+/// `args`: the address of the kernel's one parameter. Early only where the kernel's code is Hopper's: older
+/// code (also when the driver translates it for a Hopper GPU) doesn't wait for its inputs.
+void launch(const void* kernel, const LaunchShape& shape, void* args, cudaStream_t stream);
+
+}  // namespace tandem::cuda

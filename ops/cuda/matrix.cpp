@@ -1,0 +1,57 @@
+#include "ops/cuda/matrix.h"
+
+#include "ops/cuda/format_kernels.h"
+#include "ops/quant/formats.h"
+
+namespace tandem::cuda {
+namespace {
+
+/// A kernel's bundle may reach beyond the last tile; none has more tiles than this.
+constexpr int64_t kTilesTogether = 2;
+
+FormatKernels kernels_of(TensorType type) {
+  FormatKernels kernels;
+  with_format(type, [&]<class F>(F) { kernels = format_kernels<F>(); });
+  return kernels;
+}
+
+}  // namespace
+
+CudaMatrix::CudaMatrix(TensorType type, int64_t n_rows, Range cols)
+    : type_(type), n_rows_(n_rows), cols_(cols) {
+  require(n_rows >= 0 && cols.begin >= 0 && cols.end >= cols.begin, "cuda matrix: shape", n_rows, cols.begin,
+          cols.end);
+  const bool floats = type_info(type).block_elements == 1;
+  require(floats || (cols.begin % kGroup == 0 && cols.end % kGroup == 0),
+          "cuda matrix: columns not in groups of 32", cols.begin, cols.end);
+  if (empty()) return;
+  const int64_t n_tiles = round_up(ceil_div(n_rows, kTileRows), kTilesTogether);
+  tiles_ = DeviceBuffer<std::byte>(static_cast<size_t>(n_tiles * n_segments() * kernels_of(type).unit_bytes));
+  check(cudaMemset(tiles_.data(), 0, tiles_.bytes()));
+}
+
+int64_t CudaMatrix::n_segments() const {
+  return segments_of(cols_).size();
+}
+
+void CudaMatrix::put_rows(int64_t row_begin, int64_t n_rows, const std::byte* rows, size_t row_stride) {
+  if (empty() || n_rows == 0) return;
+  DeviceBuffer<std::byte> staging(static_cast<size_t>(n_rows) * row_stride);
+  const Stream stream;
+  check(cudaMemcpyAsync(staging.data(), rows, staging.bytes(), cudaMemcpyHostToDevice, stream.get()));
+  put_device_rows(row_begin, n_rows, staging.data(), row_stride, stream.get());
+  stream.synchronize();
+}
+
+void CudaMatrix::put_device_rows(int64_t row_begin, int64_t n_rows, const std::byte* rows, size_t row_stride,
+                                 cudaStream_t stream) {
+  require(row_begin >= 0 && n_rows >= 0 && row_begin + n_rows <= n_rows_, "put_rows: range", row_begin,
+          n_rows);
+  require(row_stride % 2 == 0 && reinterpret_cast<uintptr_t>(rows) % 2 == 0, "put_rows: alignment",
+          row_stride);
+  if (empty() || n_rows == 0) return;
+  kernels_of(type_).pack({rows, static_cast<int64_t>(row_stride), row_begin, n_rows, cols_, tiles_.data()},
+                         stream);
+}
+
+}  // namespace tandem::cuda

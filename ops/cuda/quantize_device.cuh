@@ -1,0 +1,65 @@
+// A warp writes one record of activations (activation_layout.h). For kernels that make activations:
+// activations.cu, norm.cu.
+#pragma once
+
+#include "ops/cuda/activation_layout.h"
+#include "ops/cuda/activations.h"
+
+namespace tandem::cuda::device {
+
+/// Four lanes of 8 columns are a group.
+__device__ inline int group_sum(int v) {
+  v += __shfl_xor_sync(~0U, v, 1);
+  return v + __shfl_xor_sync(~0U, v, 2);
+}
+
+template <ActForm kForm>
+constexpr int record_bytes_of() {
+  return kForm == ActForm::f32  ? ActLayout::kF32Bytes
+         : kForm == ActForm::q8 ? ActLayout::kQ8Bytes
+                                : ActLayout::kQ15Bytes;
+}
+
+/// x: the lane's columns 8 lane … 8 lane + 7 of the segment. All lanes of the warp.
+template <ActForm kForm>
+__device__ inline void store_record(const float (&x)[8], std::byte* record, int lane) {
+  if constexpr (kForm == ActForm::f32) {
+    for (int i = 0; i < 8; i += 4) {
+      reinterpret_cast<float4*>(record)[2 * lane + i / 4] = make_float4(x[i], x[i + 1], x[i + 2], x[i + 3]);
+    }
+    return;
+  }
+  constexpr bool kWide = kForm == ActForm::q15;
+  constexpr float kSteps = kWide ? 127.0F * 128.0F + 63.0F : 127.0F;
+  float amax = 0;
+  for (int i = 0; i < 8; ++i) amax = fmaxf(amax, fabsf(x[i]));
+  amax = fmaxf(amax, __shfl_xor_sync(~0U, amax, 1));
+  amax = fmaxf(amax, __shfl_xor_sync(~0U, amax, 2));
+  const bool zero = amax < 1e-36F;  // below, kSteps / amax could overflow
+  const float inverse = zero ? 0.0F : kSteps / amax;
+  const float scale = zero ? 0.0F : amax / kSteps;
+  uint32_t high[2] = {0, 0};
+  uint32_t low[2] = {0, 0};
+  int sum = 0;
+  for (int i = 0; i < 8; ++i) {
+    const int q = __float2int_rn(x[i] * inverse);
+    const int upper = kWide ? (q + 64) >> 7 : q;
+    sum += q;
+    high[i / 4] |= (static_cast<uint32_t>(upper) & 0xffU) << 8 * (i % 4);
+    low[i / 4] |= (static_cast<uint32_t>(q - 128 * upper) & 0xffU) << 8 * (i % 4);
+  }
+  const int whole = group_sum(sum);
+  const int first = group_sum(lane % kQuad < 2 ? sum : 0);
+  const int place = ActLayout::position(8 * lane);
+  *reinterpret_cast<uint2*>(record + ActLayout::kHigh + place) = make_uint2(high[0], high[1]);
+  if constexpr (kWide)
+    *reinterpret_cast<uint2*>(record + ActLayout::kLow + place) = make_uint2(low[0], low[1]);
+  if (lane % kQuad == 0) {
+    const int group = lane / kQuad;
+    reinterpret_cast<float2*>(record + ActLayout::kMeta)[group] =
+        make_float2(scale, scale * static_cast<float>(whole));
+    reinterpret_cast<float*>(record + ActLayout::kFirst)[group] = scale * static_cast<float>(first);
+  }
+}
+
+}  // namespace tandem::cuda::device
