@@ -21,6 +21,8 @@
 namespace tandem {
 namespace {
 
+constexpr size_t kSizes[] = {64, 1024, 4096, 16'384, 65'536, 1'048'576};
+
 struct Case {
   std::string name;
   size_t n_bytes;
@@ -47,7 +49,6 @@ void exchange_sum(Communicator& comm, const std::vector<int64_t>& mine, std::vec
 }
 
 std::vector<Case> make_cases(Communicator& comm, std::vector<std::vector<int64_t>>& buffers) {
-  constexpr size_t kSizes[] = {64, 1024, 4096, 16'384, 65'536, 1'048'576};
   std::vector<Case> cases;
   buffers.reserve(2 * std::size(kSizes));
   for (const size_t n_bytes : kSizes) {

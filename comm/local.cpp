@@ -120,6 +120,7 @@ std::vector<std::unique_ptr<Communicator>> make_thread_communicators(int n_ranks
   require(n_ranks >= 1, "a thread group needs a rank", n_ranks);
   const auto group = std::make_shared<ThreadGroup>(n_ranks);
   std::vector<std::unique_ptr<Communicator>> all;
+  all.reserve(static_cast<size_t>(n_ranks));
   for (int rank = 0; rank < n_ranks; ++rank) all.push_back(std::make_unique<ThreadCommunicator>(group, rank));
   return all;
 }

@@ -21,6 +21,13 @@
 namespace tandem {
 namespace {
 
+constexpr size_t kPieceBytes = size_t{1} << 30;  // of a broadcast between nodes: MPI counts in int
+
+// What launchers tell a rank, in the order of trust.
+constexpr std::array kRanks = {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "PALS_RANKID",
+                               "MV2_COMM_WORLD_RANK"};
+constexpr std::array kSizes = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE"};
+
 /// An integer from the environment, or `missing`.
 int environment_number(const char* name, int missing) {
   const char* text = std::getenv(name);
@@ -201,16 +208,24 @@ void MpiCommunicator::fetch(std::byte* set, size_t stride_bytes) {
   check_mpi(MPI_Type_contiguous(static_cast<int>(stride_bytes / kLineBytes), line, &slot),
             "MPI_Type_contiguous");
   check_mpi(MPI_Type_commit(&slot), "MPI_Type_commit");
-  check_mpi(MPI_Allgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, set, counts.data(), first.data(), slot,
-                           leaders_.get()),
-            "MPI_Allgatherv");
+  if (channel_->spin_policy().allowed) {
+    check_mpi(MPI_Allgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, set, counts.data(), first.data(), slot,
+                             leaders_.get()),
+              "MPI_Allgatherv");
+  } else {  // waiting in MPI would take the core from the ranks that we wait for
+    MPI_Request request = MPI_REQUEST_NULL;
+    check_mpi(MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, set, counts.data(), first.data(), slot,
+                              leaders_.get(), &request),
+              "MPI_Iallgatherv");
+    await(request);
+  }
   MPI_Type_free(&slot);
   MPI_Type_free(&line);
 }
 
 void MpiCommunicator::await(MPI_Request request) {
   // Tested by our own backoff: inside MPI_Wait an idle rank would burn its core.
-  wait_until(channel_->may_spin(), [&] {
+  wait_until(channel_->spin_policy(), [&] {
     int done = 0;
     check_mpi(MPI_Test(&request, &done, MPI_STATUS_IGNORE), "MPI_Test");
     return done != 0;
@@ -225,7 +240,6 @@ void MpiCommunicator::broadcast(std::span<std::byte> bytes, int root) {
                            placement_.first_slot[static_cast<size_t>(root_node)];
   if (at_root) channel_->broadcast(bytes, root_in_node);
   if (leads() && n_nodes_ > 1) {
-    constexpr size_t kPieceBytes = size_t{1} << 30;
     for (size_t begin = 0; begin < bytes.size(); begin += kPieceBytes) {
       const int n = static_cast<int>(std::min(kPieceBytes, bytes.size() - begin));
       MPI_Request request = MPI_REQUEST_NULL;
@@ -256,11 +270,6 @@ bool MpiCommunicator::all_agree(bool mine) {
 }  // namespace
 
 LauncherInfo launcher_info() {
-  // In the order of trust. SLURM_STEP_NUM_TASKS is set by srun only; SLURM_PROCID also in a plain batch
-  // script.
-  constexpr std::array kRanks = {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "PALS_RANKID",
-                                 "MV2_COMM_WORLD_RANK"};
-  constexpr std::array kSizes = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE"};
   LauncherInfo info;
   for (const char* name : kRanks) {
     if (info.rank < 0) info.rank = environment_number(name, -1);
@@ -268,6 +277,7 @@ LauncherInfo launcher_info() {
   for (const char* name : kSizes) {
     if (info.size < 0) info.size = environment_number(name, -1);
   }
+  // Set by srun only, while SLURM_PROCID is there in a plain batch script too.
   if (const int n_tasks = environment_number("SLURM_STEP_NUM_TASKS", -1); n_tasks > 0) {
     if (info.rank < 0) info.rank = environment_number("SLURM_PROCID", -1);
     if (info.size < 0) info.size = n_tasks;
@@ -325,3 +335,23 @@ std::unique_ptr<Communicator> make_mpi_communicator(const MpiEnvironment&) {
 }
 
 }  // namespace tandem
+
+// What the sanitizers shall not say of MPI libraries. Here, and not in a file of its own, because the linker
+// takes this file from the archive wherever MPI is used.
+#if defined(__SANITIZE_ADDRESS__)
+// They leave memory to the process's end, much of it from plugins that are unloaded by then: only a whole
+// stack, by the slow unwinder, leads to a frame that can be named.
+extern "C" const char* __asan_default_options() {
+  return "fast_unwind_on_malloc=0";
+}
+extern "C" const char* __lsan_default_suppressions() {
+  return "leak:libmpi.so\nleak:libopen-rte.so\nleak:libopen-pal.so\nleak:libpmix.so\nleak:libmpich.so\nleak:"
+         "libevent\n";
+}
+#elif defined(__SANITIZE_THREAD__)
+// Their own threads synchronise by code that is not instrumented.
+extern "C" const char* __tsan_default_suppressions() {
+  return "called_from_lib:libopen-pal.so\ncalled_from_lib:libopen-rte.so\ncalled_from_lib:libmpi.so\n"
+         "race:libevent\nrace:mca_\nmutex:mca_\ndeadlock:mca_\n";
+}
+#endif

@@ -54,7 +54,7 @@ bool NodeChannel::vote(bool mine) {
   for (int i = 1; i < n_ranks_; ++i) {
     const std::atomic<uint64_t>& theirs = lines_[(rank_ + i) % n_ranks_].vote[number % 2];
     uint64_t word = 0;
-    wait_until(may_spin_, [&] { return (word = theirs.load(std::memory_order_acquire)) / 2 >= number; });
+    wait_until(spin_, [&] { return (word = theirs.load(std::memory_order_acquire)) / 2 >= number; });
     require(word / 2 == number, "ranks disagree on the number of votes", rank_, word / 2, number);
     all = all && (word & 1) != 0;
   }
@@ -79,7 +79,7 @@ void NodeChannel::send_piece(std::span<const std::byte> piece) {
   // The piece two before lay in the same place: it must have been read by all. One before lies in the other.
   for (int i = 1; i < n_ranks_ && n_pieces_ > 2; ++i) {
     const std::atomic<uint64_t>& taken = lines_[(rank_ + i) % n_ranks_].piece_taken;
-    wait_until(may_spin_, [&] { return taken.load(std::memory_order_acquire) + 2 >= n_pieces_; });
+    wait_until(spin_, [&] { return taken.load(std::memory_order_acquire) + 2 >= n_pieces_; });
   }
   std::memcpy(mail_[n_pieces_ % 2].bytes, piece.data(), piece.size());
   lines_[rank_].piece_sent.store(n_pieces_, std::memory_order_release);
@@ -87,7 +87,7 @@ void NodeChannel::send_piece(std::span<const std::byte> piece) {
 
 void NodeChannel::receive_piece(std::span<std::byte> piece, int root) {
   const std::atomic<uint64_t>& sent = lines_[root].piece_sent;
-  wait_until(may_spin_, [&] { return sent.load(std::memory_order_acquire) >= n_pieces_; });
+  wait_until(spin_, [&] { return sent.load(std::memory_order_acquire) >= n_pieces_; });
   std::memcpy(piece.data(), mail_[n_pieces_ % 2].bytes, piece.size());
 }
 
@@ -99,7 +99,7 @@ void NodeChannel::hand_over(uint64_t number, size_t n_bytes) {
 void NodeChannel::await_all(uint64_t number, size_t n_bytes) {
   for (int i = 1; i < n_ranks_; ++i) {
     const Line& theirs = lines_[(rank_ + i) % n_ranks_];
-    wait_until(may_spin_, [&] { return theirs.exchange.load(std::memory_order_acquire) >= number; });
+    wait_until(spin_, [&] { return theirs.exchange.load(std::memory_order_acquire) >= number; });
     const uint64_t their_bytes = theirs.exchange_bytes[number % 2].load(std::memory_order_relaxed);
     require(their_bytes == n_bytes, "ranks disagree on the bytes of an exchange", their_bytes, n_bytes);
   }
@@ -110,7 +110,7 @@ void NodeChannel::announce_remote(uint64_t number) {
 }
 
 void NodeChannel::await_remote(uint64_t number) {
-  wait_until(may_spin_, [&] { return lines_[0].remote.load(std::memory_order_acquire) >= number; });
+  wait_until(spin_, [&] { return lines_[0].remote.load(std::memory_order_acquire) >= number; });
 }
 
 }  // namespace tandem

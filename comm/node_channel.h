@@ -29,8 +29,8 @@ class NodeChannel {
 
   int rank() const { return rank_; }
   int n_ranks() const { return n_ranks_; }
-  void set_may_spin(bool may_spin) { may_spin_ = may_spin; }
-  bool may_spin() const { return may_spin_; }
+  void set_may_spin(bool may_spin) { spin_.allowed = may_spin; }
+  SpinPolicy& spin_policy() { return spin_; }
 
   /// True where all say true. Also a barrier.
   bool vote(bool mine);
@@ -59,7 +59,7 @@ class NodeChannel {
   Mail* mail_;   // (2): piece i lies in mail_[i % 2]
   int rank_;
   int n_ranks_;
-  bool may_spin_ = true;
+  SpinPolicy spin_;
   uint64_t n_votes_ = 0;
   uint64_t n_pieces_ = 0;  // of all broadcasts, whoever the root was
 };

@@ -15,28 +15,39 @@ inline void cpu_relax() {
 #endif
 }
 
+/// Whether a rank may spin, and whether that does it any good now. One a thread; not shared.
+struct SpinPolicy {
+  bool allowed = true;  ///< there is a core for every busy thread of the node
+  int n_crowded =
+      0;  ///< so many of the next long waits yield at once: the last one lost its core while it spun
+};
+
 /// The state of one long wait: spins (where that is allowed), yields, then sleeps ever longer.
 class Backoff {
  public:
-  explicit Backoff(bool may_spin) : may_spin_(may_spin) {}
+  explicit Backoff(SpinPolicy& policy);
   /// Passes a little time; call it between two looks at the word.
   void pause();
 
  private:
-  bool may_spin_;
-  bool started_ = false;
-  long start_ns_ = 0;
+  SpinPolicy& policy_;
+  bool spins_;
+  long start_ns_;
+  long last_ns_;
 };
 
-/// Returns when `ready()` is true. `may_spin`: there is a core for every busy thread of the node.
+/// Looks before a wait counts as long: some microseconds, by which the ranks of a decode step differ anyway.
+inline constexpr int kHotLooks = 256;
+
+/// Returns when `ready()` is true.
 template <class Ready>
-inline void wait_until(bool may_spin, Ready ready) {
-  constexpr int kHotLooks = 2000;  // some 50 us: the imbalance of a decode step's ranks is less than that
-  for (int look = 0; look < (may_spin ? kHotLooks : 1); ++look) {
+inline void wait_until(SpinPolicy& policy, Ready ready) {
+  const int n_looks = policy.allowed && policy.n_crowded == 0 ? kHotLooks : 1;
+  for (int look = 0; look < n_looks; ++look) {
     if (ready()) return;
     cpu_relax();
   }
-  Backoff backoff(may_spin);
+  Backoff backoff(policy);
   while (!ready()) backoff.pause();
 }
 

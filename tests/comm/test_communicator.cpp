@@ -43,7 +43,7 @@ TEST_P(ThreadRanks, exchange_grows) {
   on_all_ranks(check_exchange_grows);
 }
 TEST_P(ThreadRanks, mixed_storm) {
-  on_all_ranks([](Communicator& comm) { check_mixed_storm(comm, 4000); });
+  on_all_ranks([](Communicator& comm) { check_mixed_storm(comm, 2000); });
 }
 TEST_P(ThreadRanks, broadcast) {
   on_all_ranks(check_broadcast);

@@ -33,7 +33,7 @@ TEST(MpiCommunicator, exchange_grows) {
       *make_mpi_communicator(mpi_environment()));  // a fresh one: its slots are still to be made
 }
 TEST(MpiCommunicator, mixed_storm) {
-  check_mixed_storm(mpi_world(), 4000);
+  check_mixed_storm(mpi_world(), mpi_world().n_nodes() > 1 ? 700 : 2000);
 }
 TEST(MpiCommunicator, broadcast) {
   check_broadcast(mpi_world());

@@ -1,6 +1,6 @@
 // A gtest main for tests under mpirun: after each test the failures of all ranks appear on rank 0's output,
 // and all ranks exit with 1 if any failed. A test that hangs (a rank that returned early leaves the others
-// waiting) is ended after TANDEM_TEST_HANG_S seconds (default 40), with a line from each rank that hangs.
+// waiting) is ended after TANDEM_TEST_HANG_S seconds (default 100), with a line from each rank that hangs.
 #include <gtest/gtest.h>
 #include <mpi.h>
 #include <unistd.h>
@@ -28,13 +28,15 @@ int world_rank() {
   return rank;
 }
 
+std::chrono::seconds hang_limit() {
+  const char* text = std::getenv("TANDEM_TEST_HANG_S");
+  return std::chrono::seconds(text != nullptr ? std::atoi(text) : 100);
+}
+
 /// Ends the process when a test runs too long.
 class HangGuard {
  public:
-  HangGuard() : thread_([this] { watch(); }) {
-    const char* text = std::getenv("TANDEM_TEST_HANG_S");
-    limit_ = std::chrono::seconds(text != nullptr ? std::atoi(text) : 40);
-  }
+  HangGuard() : thread_([this] { watch(); }) {}
   ~HangGuard() {
     set("", true);
     thread_.join();
@@ -68,7 +70,7 @@ class HangGuard {
   std::mutex mutex_;
   std::condition_variable changed_;
   std::string what_ = "start";
-  std::chrono::seconds limit_{40};
+  const std::chrono::seconds limit_ = hang_limit();
   std::chrono::steady_clock::time_point since_ = std::chrono::steady_clock::now();
   bool stop_ = false;
   std::thread thread_;
