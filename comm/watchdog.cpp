@@ -214,6 +214,10 @@ void Watchdog::look_at_signal() {
 }
 
 void Watchdog::declare_dead(const Peer& peer, const char* how) {
+  // A launcher that ends the job because of another node's rank kills ours one by one, after a SIGTERM: that
+  // this one died is no news then, and the other node has said what is.
+  const int signal = block_->signal.load();
+  if (comm_.n_nodes() > 1 && signal != 0) end(128 + signal, nullptr);
   const uint64_t word = peer.life->phase.load();
   std::array<char, sizeof word + 1> phase{};
   std::memcpy(phase.data(), &word, sizeof word);
@@ -229,7 +233,11 @@ void Watchdog::end(int exit_code, const char* line) {
   int32_t none = 0;
   if (!block_->exit_code.compare_exchange_strong(none, exit_code)) look_at_exit_code();
   arm_last_exit(kLastExitS, exit_code);
-  if (claim_speech(*block_)) speak(*block_, line, std::strlen(line));
+  if (line == nullptr) {
+    block_->spoken.store(1);
+  } else if (claim_speech(*block_)) {
+    speak(*block_, line, std::strlen(line));
+  }
   look_at_exit_code();
   _exit(exit_code);
 }

@@ -54,7 +54,7 @@ class Watchdog {
   void look_at_signal();
   bool has_ended(Peer& peer) const;
   [[noreturn]] void declare_dead(const Peer& peer, const char* how);
-  [[noreturn]] void end(int exit_code, const char* line);
+  [[noreturn]] void end(int exit_code, const char* line);  // null: nothing to say
 
   Communicator& comm_;
   std::unique_ptr<NodeBuffer> memory_;  // a LifeBlock, then a RankLife for each rank of the node
