@@ -24,7 +24,7 @@ struct ChatMessage {
 
 /// Bounds on a template and its run; a template that exceeds one is an Error(bad_data).
 struct TemplateLimits {
-  int64_t max_steps = 10'000'000;  ///< a step is about one node of the program, or one element of a sequence
+  int64_t max_steps = 50'000'000;  ///< a step is about one node of the program, or one element of a sequence
   int max_depth = 200;             ///< of nesting in the template's text, and of recursion in its run
   size_t max_output_bytes = 16u << 20;
   size_t max_memory_bytes = 512u << 20;  ///< all that a run allocates, added up

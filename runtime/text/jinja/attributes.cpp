@@ -119,7 +119,10 @@ Value subscript(Runtime& runtime, const Value& object, const Value& key) {
   if (object.is_sequence()) return object.sequence().items[static_cast<size_t>(i)];
   if (object.is(Kind::range)) return Value::from_int(object.as<Range>().at(i));
   const Text& text = object.text();
-  if (text.ascii()) return runtime.string(text.bytes.substr(static_cast<size_t>(i), 1), text.markup);
+  if (text.ascii()) {
+    const std::string_view one = std::string_view(text.bytes).substr(static_cast<size_t>(i), 1);
+    return text.markup ? runtime.string(std::string(one), true) : runtime.heap().character(one);
+  }
   runtime.scan(text.bytes.size() * 16);
   const size_t begin = byte_of_char(text.bytes, static_cast<size_t>(i));
   size_t end = begin;

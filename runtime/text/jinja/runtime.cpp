@@ -45,7 +45,7 @@ bool Cursor::next(Runtime& runtime, Value& out) {
       if (index_ >= bytes.size()) return false;
       const size_t begin = index_;
       decode(bytes, index_);
-      out = runtime.string(std::string(bytes.substr(begin, index_ - begin)));
+      out = runtime.heap().character(bytes.substr(begin, index_ - begin));
       return true;
     }
     case Kind::dict:

@@ -82,6 +82,13 @@ Value Heap::string(std::string bytes, bool markup) {
   return Value::from_object(Kind::string, text);
 }
 
+Value Heap::character(std::string_view bytes) {
+  if (bytes.size() != 1) return string(std::string(bytes));
+  Text*& text = ascii_[static_cast<unsigned char>(bytes[0]) & 0x7f];
+  if (text == nullptr) text = make<Text>(std::string(bytes));
+  return Value::from_object(Kind::string, text);
+}
+
 Value Heap::sequence(Kind kind, std::vector<Value> items) {
   charge(items.size() * sizeof(Value));
   auto* sequence = make<Sequence>();

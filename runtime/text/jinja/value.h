@@ -4,6 +4,7 @@
 // Used by all of runtime/text/jinja only.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -230,12 +231,15 @@ class Heap {
   }
 
   Value string(std::string bytes, bool markup = false);
+  /// One character's string; those of ASCII are made once.
+  Value character(std::string_view bytes);
   Value sequence(Kind kind, std::vector<Value> items);
   Value list(std::vector<Value> items) { return sequence(Kind::list, std::move(items)); }
   Value tuple(std::vector<Value> items) { return sequence(Kind::tuple, std::move(items)); }
 
  private:
   std::vector<std::unique_ptr<Object>> objects_;
+  std::array<Text*, 128> ascii_{};
   size_t bytes_left_;
 };
 
