@@ -37,7 +37,7 @@ TemplateLimits small_limits() {
 
 /// A conversation with a value of every kind.
 const nlohmann::ordered_json& variables() {
-  static const nlohmann::ordered_json kVariables = nlohmann::ordered_json::parse(R"({
+  static const nlohmann::ordered_json parsed = nlohmann::ordered_json::parse(R"({
     "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Grüße\n 你好 "},
                  {"role": "assistant", "content": null, "tool_calls": [
                    {"type": "function", "function": {"name": "f", "arguments": {"x": 1, "y": [true, 2.5]}}}]},
@@ -47,11 +47,12 @@ const nlohmann::ordered_json& variables() {
       "type": "object", "properties": {"x": {"type": "integer", "description": "an x"}}, "required": ["x"]}}}],
     "add_generation_prompt": true, "bos_token": "<s>", "eos_token": "</s>",
     "n": 42, "f": -3.75, "big": 9223372036854775807, "nums": [3, 1, 2, 1], "empty": "", "nil": null})");
-  return kVariables;
+  return parsed;
 }
 
 }  // namespace
 
+// NOLINTNEXTLINE(readability-identifier-naming): libFuzzer calls it so
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   try {
     const ChatTemplate chat_template(std::string(data, data + size), small_limits());

@@ -78,16 +78,16 @@ using ScopeLoads = std::vector<ScopeLoad>;
 
 enum class StmtType {
   output,
-  if_,
-  for_,
+  branch,  ///< if, elif, else
+  loop,    ///< for
   set,
   set_block,
   macro,
   call_block,
   filter_block,
   with,
-  break_,
-  continue_,
+  break_loop,
+  continue_loop,
 };
 
 struct Stmt;

@@ -54,9 +54,9 @@ Value path_part(Runtime& runtime, std::string_view part) {
 }  // namespace
 
 FilterFunction find_filter(std::string_view name) {
-  static const auto kTable = make_table();
-  const auto it = kTable.find(name);
-  return it == kTable.end() ? nullptr : it->second;
+  static const auto entries_by_name = make_table();
+  const auto it = entries_by_name.find(name);
+  return it == entries_by_name.end() ? nullptr : it->second;
 }
 
 Value call_filter(Runtime& runtime, std::string_view name, const Value& input, const CallArgs& args) {

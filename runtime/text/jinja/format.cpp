@@ -17,7 +17,7 @@ namespace tandem::jinja {
 
 namespace {
 
-[[noreturn]] void fail(FaultKind kind, std::string message) {
+[[noreturn]] void fail(FaultKind kind, const std::string& message) {
   throw Fault(kind, message);
 }
 

@@ -75,9 +75,9 @@ Interpreter::Flow Interpreter::execute(const Stmt& statement) {
       case StmtType::output:
         print(statement);
         return Flow::normal;
-      case StmtType::if_:
+      case StmtType::branch:
         return execute_if(statement);
-      case StmtType::for_:
+      case StmtType::loop:
         return execute_for(statement);
       case StmtType::set:
         execute_set(statement);
@@ -93,9 +93,9 @@ Interpreter::Flow Interpreter::execute(const Stmt& statement) {
         return Flow::normal;
       case StmtType::with:
         return execute_with(statement);
-      case StmtType::break_:
+      case StmtType::break_loop:
         return Flow::break_loop;
-      case StmtType::continue_:
+      case StmtType::continue_loop:
         return Flow::continue_loop;
     }
   } catch (Fault& fault) {

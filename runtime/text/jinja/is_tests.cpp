@@ -137,7 +137,7 @@ bool test_test(Runtime& runtime, const Value& v, const CallArgs& args) {
 }
 
 const std::unordered_map<std::string_view, TestFunction>& table() {
-  static const std::unordered_map<std::string_view, TestFunction> kTable = {
+  static const std::unordered_map<std::string_view, TestFunction> tests_by_name = {
       {"odd", test_odd},
       {"even", test_even},
       {"divisibleby", test_divisibleby},
@@ -178,7 +178,7 @@ const std::unordered_map<std::string_view, TestFunction>& table() {
       {"<=", compare<Operator::less_equal>},
       {"le", compare<Operator::less_equal>},
   };
-  return kTable;
+  return tests_by_name;
 }
 
 }  // namespace

@@ -26,13 +26,11 @@ int digit_value(char c) {
 size_t scan_digits(std::string_view text, size_t pos, int base) {
   size_t end = pos;
   while (end < text.size()) {
-    if (digit_value(text[end]) < base) {
-      ++end;
-    } else if (text[end] == '_' && end > pos && end + 1 < text.size() && digit_value(text[end + 1]) < base) {
-      ++end;
-    } else {
-      break;
-    }
+    const bool is_digit = digit_value(text[end]) < base;
+    const bool parts_digits =
+        text[end] == '_' && end > pos && end + 1 < text.size() && digit_value(text[end + 1]) < base;
+    if (!is_digit && !parts_digits) break;
+    ++end;
   }
   return end;
 }

@@ -86,17 +86,17 @@ Value cycler_reset(Runtime& /*runtime*/, const Value& self, const CallArgs& args
 }
 
 const Table& table_of(Kind kind) {
-  static const Table kDict = {{"get", dict_get},
-                              {"keys", dict_view<View::Part::keys>},
-                              {"values", dict_view<View::Part::values>},
-                              {"items", dict_view<View::Part::items>},
-                              {"copy", dict_copy}};
-  static const Table kList = {{"count", list_count}, {"index", list_index}, {"copy", list_copy}};
-  static const Table kTuple = {{"count", list_count}, {"index", list_index}};
-  static const Table kReal = {{"is_integer", float_is_integer}};
-  static const Table kCycler = {{"next", cycler_next}, {"reset", cycler_reset}};
-  static const Table kNone;
-  static const Table kString = [] {
+  static const Table dict_methods = {{"get", dict_get},
+                                     {"keys", dict_view<View::Part::keys>},
+                                     {"values", dict_view<View::Part::values>},
+                                     {"items", dict_view<View::Part::items>},
+                                     {"copy", dict_copy}};
+  static const Table list_methods = {{"count", list_count}, {"index", list_index}, {"copy", list_copy}};
+  static const Table tuple_methods = {{"count", list_count}, {"index", list_index}};
+  static const Table real_methods = {{"is_integer", float_is_integer}};
+  static const Table cycler_methods = {{"next", cycler_next}, {"reset", cycler_reset}};
+  static const Table no_methods;
+  static const Table str_methods = [] {
     Table table;
     for (const auto entries : {string_methods(), string_search_methods()}) {
       for (const MethodEntry& entry : entries) table.emplace(entry.name, entry.function);
@@ -105,20 +105,20 @@ const Table& table_of(Kind kind) {
   }();
   switch (kind) {
     case Kind::string:
-      return kString;
+      return str_methods;
     case Kind::dict:
-      return kDict;
+      return dict_methods;
     case Kind::list:
-      return kList;
+      return list_methods;
     case Kind::tuple:
     case Kind::range:
-      return kTuple;
+      return tuple_methods;
     case Kind::real:
-      return kReal;
+      return real_methods;
     case Kind::cycler:
-      return kCycler;
+      return cycler_methods;
     default:
-      return kNone;
+      return no_methods;
   }
 }
 

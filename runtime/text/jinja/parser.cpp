@@ -100,7 +100,7 @@ class Parser : public ExpressionParser {
     if (tag == "print") return parse_print(line);
     if (tag == "break" || tag == "continue") {
       if (loops_ == 0) fail_at(line, fmt::format("'{}' outside loop", tag));
-      return make_statement(tag == "break" ? StmtType::break_ : StmtType::continue_, line);
+      return make_statement(tag == "break" ? StmtType::break_loop : StmtType::continue_loop, line);
     }
     if (std::find(kUnsupportedTags.begin(), kUnsupportedTags.end(), tag) != kUnsupportedTags.end()) {
       fail_at(line, fmt::format("the tag '{}' is not supported in chat templates", tag));
@@ -109,7 +109,7 @@ class Parser : public ExpressionParser {
   }
 
   StmtPtr parse_if(int line) {
-    StmtPtr node = make_statement(StmtType::if_, line);
+    StmtPtr node = make_statement(StmtType::branch, line);
     while (true) {
       Branch& branch = node->branches.emplace_back();
       branch.test = parse_tuple(false);
@@ -121,7 +121,7 @@ class Parser : public ExpressionParser {
   }
 
   StmtPtr parse_for(int line) {
-    StmtPtr node = make_statement(StmtType::for_, line);
+    StmtPtr node = make_statement(StmtType::loop, line);
     const size_t begin = position();
     node->targets.push_back(parse_target(false));
     const size_t behind_target = position();

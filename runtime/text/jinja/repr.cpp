@@ -113,17 +113,18 @@ std::string repr_real(double value) {
   std::string_view exponent_text = text.substr(e + 1);
   if (exponent_text.front() == '+') exponent_text.remove_prefix(1);
   std::from_chars(exponent_text.data(), exponent_text.data() + exponent_text.size(), exponent);
-  const int n_digits = static_cast<int>(digits.size());
   if (exponent < -4 || exponent >= 16) {
     out += digits.substr(0, 1);
-    if (n_digits > 1) out += "." + digits.substr(1);
+    if (digits.size() > 1) out += "." + digits.substr(1);
     return out + fmt::format("e{}{:02}", exponent < 0 ? '-' : '+', std::abs(exponent));
   }
-  if (exponent < 0) return out + "0." + std::string(static_cast<size_t>(-exponent - 1), '0') + digits;
-  if (n_digits <= exponent + 1)
-    return out + digits + std::string(static_cast<size_t>(exponent + 1 - n_digits), '0') + ".0";
-  return out + digits.substr(0, static_cast<size_t>(exponent + 1)) + "." +
-         digits.substr(static_cast<size_t>(exponent + 1));
+  if (exponent < 0) {
+    const int n_zeros = -exponent - 1;
+    return out + "0." + std::string(static_cast<size_t>(n_zeros), '0') + digits;
+  }
+  const size_t n_whole = static_cast<size_t>(exponent) + 1;
+  if (digits.size() <= n_whole) return out + digits + std::string(n_whole - digits.size(), '0') + ".0";
+  return out + digits.substr(0, n_whole) + "." + digits.substr(n_whole);
 }
 
 void append_repr_string(std::string& out, std::string_view bytes) {

@@ -214,9 +214,9 @@ class Collector {
       case StmtType::output:
         for (const ExprPtr& expression : s.expressions) collect(expression);
         return;
-      case StmtType::if_:
+      case StmtType::branch:
         return collect_if(s);
-      case StmtType::for_:
+      case StmtType::loop:
         return collect(s.value);
       case StmtType::set:
         collect(s.value);
@@ -232,8 +232,8 @@ class Collector {
       case StmtType::with:
         for (const ExprPtr& value : s.expressions) collect(value);
         return;
-      case StmtType::break_:
-      case StmtType::continue_:
+      case StmtType::break_loop:
+      case StmtType::continue_loop:
         return;
     }
   }
@@ -325,13 +325,13 @@ class Binder {
       case StmtType::output:
         for (const ExprPtr& expression : s.expressions) bind(expression, scope, soft);
         return;
-      case StmtType::if_:
+      case StmtType::branch:
         for (Branch& branch : s.branches) {
           bind(branch.test, scope, true);
           bind(branch.body, scope, true);
         }
         return bind(s.else_body, scope, true);
-      case StmtType::for_:
+      case StmtType::loop:
         return bind_for(s, scope, soft);
       case StmtType::set:
         bind(s.value, scope, soft);
@@ -350,8 +350,8 @@ class Binder {
         return bind_inner(s, scope);
       case StmtType::with:
         return bind_with(s, scope, soft);
-      case StmtType::break_:
-      case StmtType::continue_:
+      case StmtType::break_loop:
+      case StmtType::continue_loop:
         return;
     }
   }

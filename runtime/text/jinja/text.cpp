@@ -34,14 +34,16 @@ constexpr SpecialCase kSpecialCases[] = {
 #include "runtime/text/jinja/unicode_special_cases.inc"
 };
 
-enum CaseMode { kToUpper, kToLower, kToTitle };
+/// In the order of the tables' modes.
+enum class CaseMode { upper, lower, title };
 
-void append_mapped(std::string& out, char32_t c, CaseMode mode) {
+void append_mapped(std::string& out, char32_t c, CaseMode case_mode) {
+  const int mode = static_cast<int>(case_mode);
   if (c < 0x80) {
     const bool small = c >= 'a' && c <= 'z';
     const bool large = c >= 'A' && c <= 'Z';
-    if (small && mode != kToLower) c -= 32;
-    if (large && mode == kToLower) c += 32;
+    if (small && case_mode != CaseMode::lower) c -= 32;
+    if (large && case_mode == CaseMode::lower) c += 32;
     out.push_back(static_cast<char>(c));
     return;
   }
@@ -77,7 +79,7 @@ constexpr char32_t kFinalSigma = 0x3c2;
 
 /// A capital sigma becomes a final one at a word's end.
 void append_lower(std::string& out, const std::u32string& chars, size_t i) {
-  if (chars[i] != kSigma) return append_mapped(out, chars[i], kToLower);
+  if (chars[i] != kSigma) return append_mapped(out, chars[i], CaseMode::lower);
   size_t before = i;
   while (before > 0 && is_ignorable(chars[before - 1])) --before;
   size_t after = i + 1;
@@ -188,7 +190,7 @@ size_t byte_of_char(std::string_view bytes, size_t n_chars) {
 
 std::string to_upper(std::string_view bytes) {
   std::string out;
-  for (size_t i = 0; i < bytes.size();) append_mapped(out, decode(bytes, i), kToUpper);
+  for (size_t i = 0; i < bytes.size();) append_mapped(out, decode(bytes, i), CaseMode::upper);
   return out;
 }
 
@@ -207,7 +209,7 @@ std::string to_title(std::string_view bytes) {
     if (in_word) {
       append_lower(out, chars, i);
     } else {
-      append_mapped(out, chars[i], kToTitle);
+      append_mapped(out, chars[i], CaseMode::title);
     }
     in_word = is_cased(chars[i]);
   }
@@ -219,7 +221,7 @@ std::string to_capitalized(std::string_view bytes) {
   std::string out;
   for (size_t i = 0; i < chars.size(); ++i) {
     if (i == 0) {
-      append_mapped(out, chars[i], kToTitle);
+      append_mapped(out, chars[i], CaseMode::title);
     } else {
       append_lower(out, chars, i);
     }
@@ -235,7 +237,7 @@ std::string to_swapped_case(std::string_view bytes) {
     if ((classes & kUpper) != 0) {
       append_lower(out, chars, i);
     } else if ((classes & kLower) != 0) {
-      append_mapped(out, chars[i], kToUpper);
+      append_mapped(out, chars[i], CaseMode::upper);
     } else {
       append_utf8(out, chars[i]);
     }

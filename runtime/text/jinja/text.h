@@ -11,21 +11,19 @@
 
 namespace tandem::jinja {
 
-/// Character classes, as Python's str.is…() have them.
-enum CharClass : uint32_t {
-  kAlpha = 1 << 0,
-  kDecimal = 1 << 1,
-  kDigit = 1 << 2,
-  kNumeric = 1 << 3,
-  kLower = 1 << 4,
-  kUpper = 1 << 5,
-  kTitle = 1 << 6,
-  kSpace = 1 << 7,
-  kPrintable = 1 << 8,
-  kCaseIgnorable = 1 << 9,
-  kIdentifierStart = 1 << 10,
-  kIdentifierContinue = 1 << 11,
-};
+// Character classes, bits of what classes_of() gives: as Python's str.is…() have them.
+inline constexpr uint32_t kAlpha = 1 << 0;
+inline constexpr uint32_t kDecimal = 1 << 1;
+inline constexpr uint32_t kDigit = 1 << 2;
+inline constexpr uint32_t kNumeric = 1 << 3;
+inline constexpr uint32_t kLower = 1 << 4;
+inline constexpr uint32_t kUpper = 1 << 5;
+inline constexpr uint32_t kTitle = 1 << 6;
+inline constexpr uint32_t kSpace = 1 << 7;
+inline constexpr uint32_t kPrintable = 1 << 8;
+inline constexpr uint32_t kCaseIgnorable = 1 << 9;
+inline constexpr uint32_t kIdentifierStart = 1 << 10;
+inline constexpr uint32_t kIdentifierContinue = 1 << 11;
 
 uint32_t classes_of(char32_t c);
 inline bool is_space(char32_t c) {
