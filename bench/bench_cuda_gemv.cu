@@ -1,5 +1,5 @@
 // The CUDA backend's matrix products against the memory's speed, all in one run of one process:
-//   bench_cuda_gemv [--quick] [--commit ID] > bench/results/gemv-DEVICE.json        (progress on stderr)
+//   bench_cuda_gemv [--quick] [--commit ID] > bench/results/cuda-gemv-DEVICE.json        (progress on stderr)
 // sweep: read-only pass over 16 GB, best of several launch shapes. single: one product over and over in a
 // CUDA graph, a different matrix each time so that the L2 doesn't help. layers: the four products of a 70B
 // layer of one of two ranks, in order, 80 (or as many as fit) layers with weights of their own in one graph.
