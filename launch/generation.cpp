@@ -109,12 +109,10 @@ int Generation::run(std::vector<int32_t> tokens, int64_t n_predict,
   if (!ignore_eos_) request.is_end = [&](int32_t token) { return tokenizer.is_end_of_generation(token); };
   request.on_token = [&](int32_t token) {
     if (n_new_++ == 0) first_token_s_ = seconds_since(start);
-    note_phase("decode");
     return show(stream.push(token)) && !stream.stopped();
   };
   request.on_start = [&](int64_t n_cached) { n_cached_ = n_cached; };
   request.on_finish = [&](FinishReason reason) { finish_reason_ = reason; };
-  note_phase("prompt");
   engine.submit(std::move(request));
   int code = 0;
   while (engine.busy() && code == 0) {

@@ -227,7 +227,6 @@ int bench_command(Job& job, const Arguments& arguments) {
   if (communicator.rank() != 0) return session.engine().follow();
 
   int code = 0;
-  note_phase("bench");
   for (BenchTest& test : tests) {
     for (int r = 0; r <= bench.repetitions && code == 0; ++r) {
       if (!repeat_once(session.engine(), test, session.config().n_vocab, r > 0))

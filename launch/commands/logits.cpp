@@ -4,6 +4,7 @@
 
 #include <charconv>
 
+#include "comm/process.h"
 #include "launch/command.h"
 #include "launch/job.h"
 #include "launch/npy.h"
@@ -52,6 +53,7 @@ int logits_command(Job& job, const Arguments& arguments) {
   const std::string text = token_list.empty() ? prompt_text(parser, prompt) : std::string();
 
   Communicator& communicator = job.start();
+  note_phase("load");
   SessionOptions options = session_options(model);
   // The context is what the text needs, and every rank has to know it: so all tokenize.
   options.wants_tokenizer = false;

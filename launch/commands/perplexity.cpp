@@ -31,6 +31,7 @@ int perplexity_command(Job& job, const Arguments& arguments) {
   require_model(parser, model);
   const std::string text = prompt_text(parser, prompt);
   Communicator& communicator = job.start();
+  note_phase("load");
   Session session(session_options(model), communicator);
   if (communicator.rank() != 0) return session.engine().follow();
 
@@ -46,7 +47,6 @@ int perplexity_command(Job& job, const Arguments& arguments) {
   tokens.resize(static_cast<size_t>(n_chunks * n_context));
   spdlog::info("perplexity over {} chunks of {} tokens", n_chunks, n_context);
   const int32_t bos = session.tokenizer().add_bos() ? session.tokenizer().bos() : -1;
-  note_phase("prompt");
   const auto start = std::chrono::steady_clock::now();
   const PerplexityEstimate estimate = score_text(
       session.engine(), tokens, n_context, bos,

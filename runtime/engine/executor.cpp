@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "comm/process.h"
 #include "ops/core/check.h"
 #include "runtime/engine/engine.h"
 #include "runtime/engine/sequence.h"
@@ -83,6 +84,10 @@ void Engine::shutdown(int exit_code) {
 std::vector<int32_t> Engine::execute(const StepPlan& plan) {
   require(plan.step == next_step_, "ranks disagree on the step", plan.step, next_step_);
   ++next_step_;
+  // Every rank's phase comes from the plan, for the line that says where a rank died.
+  const bool decodes = std::all_of(plan.sequences.begin(), plan.sequences.end(),
+                                   [](const PlanSequence& part) { return part.tokens.size() == 1; });
+  note_phase(decodes ? "decode" : "prompt");
   for (const PlanAdmission& admission : plan.admissions) {
     slots_[static_cast<size_t>(admission.slot)] = {admission.sampling, admission.history};
   }
