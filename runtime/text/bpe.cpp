@@ -18,24 +18,6 @@ namespace {
 constexpr std::string_view kMergesKey = "tokenizer.ggml.merges";
 constexpr size_t kMaxMerges = size_t{1} << 23;
 
-/// A pair that may merge. Lower ranks first, then from left to right.
-struct Candidate {
-  int32_t rank;
-  int32_t left;  // place of the left symbol
-  int32_t left_symbol;
-  int32_t right_symbol;
-  int32_t merged;
-  bool operator<(const Candidate& other) const {  // std's heaps have their largest on top
-    return rank != other.rank ? rank > other.rank : left > other.left;
-  }
-};
-
-struct Symbol {
-  int32_t id;
-  int32_t previous;
-  int32_t next;  // −1 at the end
-};
-
 constexpr int32_t kMerged = -1;  // the id of a symbol that is part of its left neighbour now
 
 }  // namespace
@@ -70,12 +52,6 @@ MergeTable::Merge MergeTable::find(int32_t left, int32_t right) const {
   }
   return {};
 }
-
-struct BpeModel::Scratch {
-  std::vector<Symbol> symbols;
-  std::vector<Candidate> heap;
-  std::string buffer;
-};
 
 BpeModel::BpeModel(const Vocab& vocab, const GgufFile& file)
     : vocab_(vocab), pretokenizer_(vocab.pre->pattern) {
@@ -132,63 +108,56 @@ int32_t BpeModel::whole_word(std::string_view word, std::string& buffer) const {
   return id >= 0 && vocab_.is_mergeable(id) ? id : -1;
 }
 
-void BpeModel::merge_word(std::string_view word, Scratch& scratch, std::vector<int32_t>& ids) const {
-  if (vocab_.pre->prefers_whole_words) {
-    if (const int32_t id = whole_word(word, scratch.buffer); id >= 0) return ids.push_back(id);
+void BpeModel::Encoder::append(std::string_view text) {
+  const auto encode = [this](std::string_view word) { append_word(word); };
+  for (const std::string_view word : model_.pretokenizer_.split(text)) cache_.append(word, encode);
+}
+
+void BpeModel::Encoder::append_word(std::string_view word) {
+  if (model_.vocab_.pre->prefers_whole_words) {
+    if (const int32_t id = model_.whole_word(word, buffer_); id >= 0) return ids_.push_back(id);
   }
-  std::vector<Symbol>& symbols = scratch.symbols;
-  std::vector<Candidate>& heap = scratch.heap;
-  symbols.clear();
-  heap.clear();
+  symbols_.clear();
   for (const char byte : word) {
-    const int32_t place = static_cast<int32_t>(symbols.size());
-    symbols.push_back({byte_symbol_[static_cast<uint8_t>(byte)], place - 1, place + 1});
+    const int32_t place = static_cast<int32_t>(symbols_.size());
+    symbols_.push_back({model_.byte_symbol_[static_cast<uint8_t>(byte)], place - 1, place + 1});
   }
-  symbols.back().next = -1;
-  const auto consider = [&](int32_t left) {
-    if (left < 0 || symbols[static_cast<size_t>(left)].next < 0) return;
-    const Symbol& symbol = symbols[static_cast<size_t>(left)];
-    const int32_t right_id = symbols[static_cast<size_t>(symbol.next)].id;
-    const MergeTable::Merge merge = merges_.find(symbol.id, right_id);
-    if (merge.rank >= 0) heap.push_back({merge.rank, left, symbol.id, right_id, merge.symbol});
-  };
-  for (int32_t i = 0; i + 1 < static_cast<int32_t>(symbols.size()); ++i) consider(i);
-  std::make_heap(heap.begin(), heap.end());
-  while (!heap.empty()) {
-    std::pop_heap(heap.begin(), heap.end());
-    const Candidate best = heap.back();
-    heap.pop_back();
-    Symbol& left = symbols[static_cast<size_t>(best.left)];
-    // Outdated where either has been merged meanwhile. A merged symbol's text is longer, so its id is
+  symbols_.back().next = -1;
+  merge();
+  for (int32_t i = 0; i >= 0; i = at(i).next) model_.append_symbol(at(i).id, ids_);
+}
+
+/// Makes the symbol at `left` and the next one a candidate, if they are two that merge.
+void BpeModel::Encoder::consider(int32_t left) {
+  if (left < 0 || at(left).next < 0) return;
+  const int32_t left_id = at(left).id;
+  const int32_t right_id = at(at(left).next).id;
+  const MergeTable::Merge merge = model_.merges_.find(left_id, right_id);
+  if (merge.rank < 0) return;
+  heap_.push_back({merge.rank, left, left_id, right_id, merge.symbol});
+  std::push_heap(heap_.begin(), heap_.end());
+}
+
+void BpeModel::Encoder::merge() {
+  heap_.clear();
+  for (int32_t i = 0; i + 1 < static_cast<int32_t>(symbols_.size()); ++i) consider(i);
+  while (!heap_.empty()) {
+    std::pop_heap(heap_.begin(), heap_.end());
+    const Candidate best = heap_.back();
+    heap_.pop_back();
+    Symbol& left = at(best.left);
+    // Outdated where either has been merged meanwhile: a merged symbol's text is longer, so its id is
     // another.
     if (left.id != best.left_symbol || left.next < 0) continue;
-    Symbol& right = symbols[static_cast<size_t>(left.next)];
+    Symbol& right = at(left.next);
     if (right.id != best.right_symbol) continue;
     left.id = best.merged;
     left.next = right.next;
     right.id = kMerged;
-    if (left.next >= 0) symbols[static_cast<size_t>(left.next)].previous = best.left;
-    for (const int32_t place : {left.previous, best.left}) {
-      const size_t n_before = heap.size();
-      consider(place);
-      if (heap.size() > n_before) std::push_heap(heap.begin(), heap.end());
-    }
+    if (left.next >= 0) at(left.next).previous = best.left;
+    consider(left.previous);
+    consider(best.left);
   }
-  for (int32_t i = 0; i >= 0; i = symbols[static_cast<size_t>(i)].next) {
-    append_symbol(symbols[static_cast<size_t>(i)].id, ids);
-  }
-}
-
-void BpeModel::encode(std::string_view text, std::vector<int32_t>& ids) const {
-  std::string repaired;
-  if (valid_utf8_prefix(text) < text.size()) {
-    repaired = replace_invalid_bytes(text);
-    text = repaired;
-  }
-  WordCache cache(text.size(), ids);
-  Scratch scratch;
-  const auto merge = [&](std::string_view word) { merge_word(word, scratch, ids); };
-  for (const std::string_view word : pretokenizer_.split(text)) cache.append(word, merge);
 }
 
 }  // namespace tandem

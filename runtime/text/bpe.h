@@ -11,6 +11,7 @@
 #include "runtime/text/pretokenizer.h"
 #include "runtime/text/string_index.h"
 #include "runtime/text/vocab.h"
+#include "runtime/text/word_cache.h"
 
 namespace tandem {
 
@@ -44,15 +45,10 @@ class BpeModel {
   /// Throws Error(bad_data) on missing or malformed merges. `vocab` must outlive this.
   BpeModel(const Vocab& vocab, const GgufFile& file);
 
-  /// Appends the ids of `text` (any bytes; those that are not UTF-8 count as U+FFFD, one each). A byte that
-  /// the vocabulary has no token for is left out, as the vocabulary's authors left it out of their training
-  /// text. Throws Error(bad_data) as PreTokenizer::split does.
-  void encode(std::string_view text, std::vector<int32_t>& ids) const;
+  class Encoder;
 
  private:
-  struct Scratch;
   int32_t symbol_of(std::string_view text);
-  void merge_word(std::string_view word, Scratch& scratch, std::vector<int32_t>& ids) const;
   void append_symbol(int32_t symbol, std::vector<int32_t>& ids) const;
   int32_t whole_word(std::string_view word, std::string& buffer) const;
 
@@ -63,6 +59,48 @@ class BpeModel {
   StringIndex extra_index_;
   std::array<int32_t, 256> byte_symbol_{};
   MergeTable merges_;
+};
+
+/// One call's state: appends the ids of one stretch of text after another.
+class BpeModel::Encoder {
+ public:
+  /// `text_bytes`: of all the texts to come, which must outlive this.
+  Encoder(const BpeModel& model, size_t text_bytes, std::vector<int32_t>& ids)
+      : model_(model), ids_(ids), cache_(text_bytes, ids) {}
+
+  /// `text` must be valid UTF-8. A byte that the vocabulary has no token for is left out, as the vocabulary's
+  /// authors left it out. Throws Error(bad_data) as PreTokenizer::split does.
+  void append(std::string_view text);
+
+ private:
+  struct Symbol {
+    int32_t id;
+    int32_t previous;
+    int32_t next;  // −1 at the end
+  };
+  /// A pair that may merge.
+  struct Candidate {
+    int32_t rank;
+    int32_t left;  // place of the left symbol
+    int32_t left_symbol;
+    int32_t right_symbol;
+    int32_t merged;
+    bool operator<(const Candidate& other) const {  // std's heaps have their largest on top
+      return rank != other.rank ? rank > other.rank : left > other.left;
+    }
+  };
+
+  void append_word(std::string_view word);
+  void consider(int32_t left);
+  void merge();
+  Symbol& at(int32_t place) { return symbols_[static_cast<size_t>(place)]; }
+
+  const BpeModel& model_;
+  std::vector<int32_t>& ids_;
+  WordCache cache_;
+  std::vector<Symbol> symbols_;
+  std::vector<Candidate> heap_;
+  std::string buffer_;
 };
 
 }  // namespace tandem

@@ -4,26 +4,10 @@
 
 #include <algorithm>
 
-#include "runtime/text/word_cache.h"
+#include "ops/core/check.h"
 
 namespace tandem {
 namespace {
-
-/// A pair whose text is a token. Higher scores first, then from left to right.
-struct Candidate {
-  float score;
-  int32_t left;      // place of the left symbol
-  uint32_t n_bytes;  // of both: other by the time it is looked at, and the candidate is outdated
-  bool operator<(const Candidate& other) const {  // std's heaps have their largest on top
-    return score != other.score ? score < other.score : left > other.left;
-  }
-};
-
-struct Symbol {
-  std::string_view text;  // empty once it is part of its left neighbour
-  int32_t previous;
-  int32_t next;  // −1 at the end
-};
 
 /// The bytes of the character at the front of `text` by its first byte alone; text that isn't UTF-8 is
 /// spelled in bytes in the end, whatever is said here.
@@ -33,26 +17,7 @@ size_t character_bytes(std::string_view text) {
   return std::min(n, text.size());
 }
 
-std::string mark_spaces(std::string_view text, bool with_space_prefix) {
-  std::string marked;
-  marked.reserve(text.size() + text.size() / 2 + kSpaceMark.size());
-  if (with_space_prefix) marked.append(kSpaceMark);
-  for (const char c : text) {
-    if (c == ' ') {
-      marked.append(kSpaceMark);
-    } else {
-      marked.push_back(c);
-    }
-  }
-  return marked;
-}
-
 }  // namespace
-
-struct SpmModel::Scratch {
-  std::vector<Symbol> symbols;
-  std::vector<Candidate> heap;
-};
 
 SpmModel::SpmModel(const Vocab& vocab) : vocab_(vocab) {
   for (int32_t id = 0; id < vocab.n_tokens(); ++id) {
@@ -95,25 +60,6 @@ int32_t SpmModel::token_of(std::string_view text) const {
   return id >= 0 && vocab_.is_mergeable(id) ? id : -1;
 }
 
-std::vector<std::string_view> SpmModel::words(std::string_view text) const {
-  std::vector<std::string_view> found;
-  found.reserve(text.size() / 6 + 1);
-  size_t begin = 0;
-  bool behind_space = true;
-  for (size_t at = 0; at < text.size();) {
-    const size_t n = character_bytes(text.substr(at));
-    const bool is_space = text.substr(at, n) == kSpaceMark;
-    if (is_space && !behind_space && !joins_space_[static_cast<uint8_t>(text[at - 1])]) {
-      found.push_back(text.substr(begin, at - begin));
-      begin = at;
-    }
-    behind_space = is_space;
-    at += n;
-  }
-  if (begin < text.size()) found.push_back(text.substr(begin));
-  return found;
-}
-
 void SpmModel::append_bytes(std::string_view character, std::vector<int32_t>& ids) const {
   const auto token = [this](char byte) { return byte_token_[static_cast<uint8_t>(byte)]; };
   if (std::any_of(character.begin(), character.end(), [&](char byte) { return token(byte) < 0; })) {
@@ -123,63 +69,94 @@ void SpmModel::append_bytes(std::string_view character, std::vector<int32_t>& id
   for (const char byte : character) ids.push_back(token(byte));
 }
 
-void SpmModel::merge_word(std::string_view word, Scratch& scratch, std::vector<int32_t>& ids) const {
-  std::vector<Symbol>& symbols = scratch.symbols;
-  std::vector<Candidate>& heap = scratch.heap;
-  symbols.clear();
-  heap.clear();
-  for (size_t at = 0; at < word.size();) {
-    const size_t n = character_bytes(word.substr(at));
-    const int32_t place = static_cast<int32_t>(symbols.size());
-    symbols.push_back({word.substr(at, n), place - 1, place + 1});
-    at += n;
+SpmModel::Encoder::Encoder(const SpmModel& model, size_t text_bytes, size_t n_texts,
+                           std::vector<int32_t>& ids)
+    : model_(model), ids_(ids), cache_(text_bytes, ids) {
+  marked_.reserve((text_bytes + n_texts) * kSpaceMark.size());
+}
+
+std::string_view SpmModel::Encoder::mark_spaces(std::string_view text, bool with_space_prefix) {
+  const size_t begin = marked_.size();
+  const char* const before = marked_.data();
+  if (with_space_prefix) marked_.append(kSpaceMark);
+  while (!text.empty()) {
+    const size_t n = std::min(text.find(' '), text.size());
+    marked_.append(text.substr(0, n));
+    text.remove_prefix(n);
+    if (text.empty()) break;
+    marked_.append(kSpaceMark);
+    text.remove_prefix(1);
   }
-  symbols.back().next = -1;
-  const auto consider = [&](int32_t left) {
-    if (left < 0 || symbols[static_cast<size_t>(left)].next < 0) return;
-    const Symbol& symbol = symbols[static_cast<size_t>(left)];
-    const size_t n_bytes = symbol.text.size() + symbols[static_cast<size_t>(symbol.next)].text.size();
-    const int32_t id = token_of({symbol.text.data(), n_bytes});
-    if (id >= 0)
-      heap.push_back({vocab_.score[static_cast<size_t>(id)], left, static_cast<uint32_t>(n_bytes)});
-  };
-  for (int32_t i = 0; i + 1 < static_cast<int32_t>(symbols.size()); ++i) consider(i);
-  std::make_heap(heap.begin(), heap.end());
-  while (!heap.empty()) {
-    std::pop_heap(heap.begin(), heap.end());
-    const Candidate best = heap.back();
-    heap.pop_back();
-    Symbol& left = symbols[static_cast<size_t>(best.left)];
-    if (left.text.empty() || left.next < 0) continue;
-    Symbol& right = symbols[static_cast<size_t>(left.next)];
-    if (left.text.size() + right.text.size() != best.n_bytes) continue;
-    left.text = {left.text.data(), best.n_bytes};
-    left.next = right.next;
-    right.text = {};
-    if (left.next >= 0) symbols[static_cast<size_t>(left.next)].previous = best.left;
-    for (const int32_t place : {left.previous, best.left}) {
-      const size_t n_before = heap.size();
-      consider(place);
-      if (heap.size() > n_before) std::push_heap(heap.begin(), heap.end());
+  require(marked_.data() == before, "more text came than was announced");
+  return std::string_view(marked_).substr(begin);
+}
+
+void SpmModel::Encoder::append(std::string_view text, bool with_space_prefix) {
+  text = mark_spaces(text, with_space_prefix);
+  const auto encode = [this](std::string_view word) { append_word(word); };
+  size_t begin = 0;
+  bool behind_space = true;
+  for (size_t i = 0; i < text.size();) {
+    const size_t n = character_bytes(text.substr(i));
+    const bool is_space = n == kSpaceMark.size() && text.substr(i, n) == kSpaceMark;
+    if (is_space && !behind_space && !model_.joins_space_[static_cast<uint8_t>(text[i - 1])]) {
+      cache_.append(text.substr(begin, i - begin), encode);
+      begin = i;
     }
+    behind_space = is_space;
+    i += n;
   }
-  for (int32_t i = 0; i >= 0; i = symbols[static_cast<size_t>(i)].next) {
-    const std::string_view text = symbols[static_cast<size_t>(i)].text;
-    const int32_t id = token_of(text);
+  if (begin < text.size()) cache_.append(text.substr(begin), encode);
+}
+
+void SpmModel::Encoder::append_word(std::string_view word) {
+  symbols_.clear();
+  for (size_t i = 0; i < word.size();) {
+    const size_t n = character_bytes(word.substr(i));
+    const int32_t place = static_cast<int32_t>(symbols_.size());
+    symbols_.push_back({word.substr(i, n), place - 1, place + 1});
+    i += n;
+  }
+  symbols_.back().next = -1;
+  merge();
+  for (int32_t i = 0; i >= 0; i = at(i).next) {
+    const int32_t id = model_.token_of(at(i).text);
     if (id >= 0) {
-      ids.push_back(id);
+      ids_.push_back(id);
     } else {
-      append_bytes(text, ids);
+      model_.append_bytes(at(i).text, ids_);
     }
   }
 }
 
-void SpmModel::encode(std::string_view text, bool with_space_prefix, std::vector<int32_t>& ids) const {
-  const std::string marked = mark_spaces(text, with_space_prefix);
-  WordCache cache(marked.size(), ids);
-  Scratch scratch;
-  const auto merge = [&](std::string_view word) { merge_word(word, scratch, ids); };
-  for (const std::string_view word : words(marked)) cache.append(word, merge);
+/// Makes the symbol at `left` and the next one a candidate, if their text is a token.
+void SpmModel::Encoder::consider(int32_t left) {
+  if (left < 0 || at(left).next < 0) return;
+  const size_t n_bytes = at(left).text.size() + at(at(left).next).text.size();
+  const int32_t id = model_.token_of({at(left).text.data(), n_bytes});
+  if (id < 0) return;
+  heap_.push_back({model_.vocab_.score[static_cast<size_t>(id)], left, static_cast<uint32_t>(n_bytes)});
+  std::push_heap(heap_.begin(), heap_.end());
+}
+
+void SpmModel::Encoder::merge() {
+  heap_.clear();
+  for (int32_t i = 0; i + 1 < static_cast<int32_t>(symbols_.size()); ++i) consider(i);
+  while (!heap_.empty()) {
+    std::pop_heap(heap_.begin(), heap_.end());
+    const Candidate best = heap_.back();
+    heap_.pop_back();
+    Symbol& left = at(best.left);
+    if (left.text.empty() || left.next < 0) continue;
+    Symbol& right = at(left.next);
+    if (left.text.size() + right.text.size() != best.n_bytes) continue;
+    left.text = {left.text.data(), best.n_bytes};
+    left.next = right.next;
+    right.text = {};
+    if (left.next >= 0) at(left.next).previous = best.left;
+    consider(left.previous);
+    consider(best.left);
+  }
 }
 
 }  // namespace tandem

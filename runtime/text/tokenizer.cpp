@@ -12,6 +12,7 @@
 #include "runtime/text/byte_level.h"
 #include "runtime/text/special_matcher.h"
 #include "runtime/text/spm.h"
+#include "runtime/text/utf8.h"
 #include "runtime/text/vocab.h"
 
 namespace tandem {
@@ -60,20 +61,33 @@ class VocabTokenizer final : public Tokenizer {
     }
     std::string cleaned;
     if (vocab_.remove_extra_whitespaces) text = cleaned = without_extra_spaces(text);
+    // SPM spells bytes that are not UTF-8; the patterns of BPE can't read them.
+    if (bpe_ && valid_utf8_prefix(text) < text.size()) text = cleaned = replace_invalid_bytes(text);
     std::vector<int32_t> ids;
     ids.reserve(text.size() / 3 + 8);
     if (options.add_special && vocab_.add_bos) ids.push_back(vocab_.bos);
-    bool behind_special = true;  // as is the start of the text
     const SpecialMatcher& matcher = options.parse_special ? all_special_ : user_defined_;
-    for (const Fragment& fragment : matcher.partition(text)) {
-      if (fragment.token >= 0) {
-        ids.push_back(fragment.token);
-      } else if (spm_) {
-        spm_->encode(fragment.text, vocab_.add_space_prefix && behind_special, ids);
-      } else {
-        bpe_->encode(fragment.text, ids);
+    const std::vector<Fragment> fragments = matcher.partition(text);
+    if (spm_) {
+      SpmModel::Encoder encoder(*spm_, text.size(), fragments.size(), ids);
+      bool behind_special = true;  // as is the start of the text
+      for (const Fragment& fragment : fragments) {
+        if (fragment.token >= 0) {
+          ids.push_back(fragment.token);
+        } else {
+          encoder.append(fragment.text, vocab_.add_space_prefix && behind_special);
+        }
+        behind_special = fragment.token >= 0;
       }
-      behind_special = fragment.token >= 0;
+    } else {
+      BpeModel::Encoder encoder(*bpe_, text.size(), ids);
+      for (const Fragment& fragment : fragments) {
+        if (fragment.token >= 0) {
+          ids.push_back(fragment.token);
+        } else {
+          encoder.append(fragment.text);
+        }
+      }
     }
     if (options.add_special && vocab_.add_eos) ids.push_back(vocab_.eos);
     return ids;
