@@ -27,7 +27,6 @@ enum class WordPattern : uint8_t {
   gpt4o,
   bloom,
   viking,
-  bailing,
   seed_coder,
 };
 

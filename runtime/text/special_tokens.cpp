@@ -91,16 +91,14 @@ class Resolver {
     const bool is_spm = vocab_.model == TokenizerModel::spm;
     vocab_.bos = read_id(vocab_, file_, "tokenizer.ggml.bos_token_id", is_spm ? 1 : -1);
     vocab_.eos = read_id(vocab_, file_, "tokenizer.ggml.eos_token_id", is_spm ? 2 : -1);
-    vocab_.unknown = read_id(vocab_, file_, "tokenizer.ggml.unknown_token_id", is_spm ? 0 : -1);
-    if (!file_.has("tokenizer.ggml.token_type")) mark_untyped();
+    const bool is_typed = file_.has("tokenizer.ggml.token_type");
+    const bool begins_unknown = is_spm && (!is_typed || vocab_.type_of(0) == TokenType::unknown);
+    vocab_.unknown = read_id(vocab_, file_, "tokenizer.ggml.unknown_token_id", begins_unknown ? 0 : -1);
+    if (!is_typed) mark_untyped();
     end_with(vocab_.eos);
     end_with(read_id(vocab_, file_, "tokenizer.ggml.eot_token_id", -1));
     end_with(read_id(vocab_, file_, "tokenizer.ggml.eom_token_id", -1));
-    for (const std::string_view text : kEndTexts) {
-      const int32_t id = vocab_.find(text);
-      if (id >= 0) set_type(id, TokenType::control);
-      end_with(id);
-    }
+    for (const std::string_view text : kEndTexts) end_with_text(text);
     for (const FillToken& token : kFillTokens) resolve(token);
     for (const std::string_view text : kStructureTexts) {
       if (const int32_t id = vocab_.find(text); id >= 0) set_type(id, TokenType::user_defined);
@@ -117,6 +115,15 @@ class Resolver {
 
   void end_with(int32_t id) {
     if (id >= 0) vocab_.end_of_generation.push_back(id);
+  }
+
+  void end_with_text(std::string_view text) {
+    const int32_t id = vocab_.find(text);
+    if (id < 0) return;
+    // As a piece of text in its own right it is the end of HTML's <s> (Gemma has all of HTML's marks).
+    if (text == "</s>" && vocab_.type_of(id) == TokenType::user_defined && id != vocab_.eos) return;
+    set_type(id, TokenType::control);
+    end_with(id);
   }
 
   /// A file without kinds: what the ids name must not be taken for text.

@@ -5,16 +5,16 @@
 #include <algorithm>
 
 #include "ops/core/check.h"
+#include "runtime/text/utf8.h"
 
 namespace tandem {
 namespace {
 
-/// The bytes of the character at the front of `text` by its first byte alone; text that isn't UTF-8 is
-/// spelled in bytes in the end, whatever is said here.
+/// The bytes of the character at the front of `text`, or 1 where there is none: that byte is spelled by
+/// itself.
 size_t character_bytes(std::string_view text) {
-  const uint8_t lead = static_cast<uint8_t>(text[0]);
-  const size_t n = lead < 0xC0 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
-  return std::min(n, text.size());
+  const Utf8Step step = utf8_step(text);
+  return step.valid ? step.n_bytes : 1;
 }
 
 }  // namespace
