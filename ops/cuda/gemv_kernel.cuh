@@ -6,9 +6,9 @@
 // the next one's weights in flight in registers while it works on one. A chunk's sums go to shared memory and
 // are added in chunk order at the end: a row's bits don't depend on grid, neighbours or timing.
 // Bytes: each weight byte once, 16 a lane and load, past the L1; activations from the L1.
-// Measured (H200, 2026-11-22, bench/results/cuda-gemv-h200.json), % of the read sweep, alone / launched early:
-// 28672×8192 Q4_K 90 / 95 (80 / 84 on other allocations of the same size), Q6_K 90 / 96; the four products of
-// a 70B rank's layer in a row Q4_K 80 / 88, Q6_K 84 / 93.
+// Measured (H200, 2026-11-22, bench/results/cuda-gemv-h200.json), % of the read sweep, alone / launched
+// early: 28672×8192 Q4_K 90 / 95 (80 / 84 on other allocations of the same size), Q6_K 90 / 96; the four
+// products of a 70B rank's layer in a row Q4_K 80 / 88, Q6_K 84 / 93.
 //
 // Tried and slower (µs for the four products of a layer, Q4_K, early; this one 60): a ring in shared memory a
 // warp by cp.async 62 to 86, by bulk copies 64 to 147; contiguous runs a warp 62 to 66; four units in flight
