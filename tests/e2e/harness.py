@@ -136,21 +136,22 @@ def tandem(
 
 def codes_of_ranks(n_ranks, *arguments, limit_s=START_LIMIT_S, **env):
     """The exit code of every rank in the order of ranks, seen by a shell around each: a launcher reports but
-    one. Open MPI's is told to let the others end by themselves, else it may kill a shell before it has
-    written."""
+    one. It kills the others' process groups when the first one ends, so each shell has a session of its own
+    and writes down what its rank did by itself."""
     with tempfile.TemporaryDirectory() as folder:
         rank = "".join(f"${{{name}-" for name in RANK_VARIABLES) + "0" + "}" * len(RANK_VARIABLES)
-        script = f'trap : TERM; "$@"; echo $? > "$CODES_DIR/{rank}"'
+        script = f'timeout {limit_s} "$@"; echo $? > "$CODES_DIR/.{rank}"; cd "$CODES_DIR"; mv ".{rank}" "{rank}"'
         result = tandem(
             *arguments,
             ranks=n_ranks,
-            wrapper=("sh", "-c", script, "sh"),
+            wrapper=("setsid", "--wait", "sh", "-c", script, "sh"),
             limit_s=limit_s,
             CODES_DIR=folder,
-            OMPI_MCA_orte_abort_on_non_zero_status="0",
             **env,
         )
-        codes = [int((pathlib.Path(folder) / str(rank)).read_text()) for rank in range(n_ranks)]
+        files = [pathlib.Path(folder) / str(rank) for rank in range(n_ranks)]
+        wait_for(lambda: all(file.is_file() for file in files), limit_s, "a rank has not ended")
+        codes = [int(file.read_text()) for file in files]
     return codes, result
 
 
