@@ -1,0 +1,48 @@
+// How partial sums reach all ranks, as the forward pass sees it: an all-reduce of a buffer, or windows of
+// device memory into which every rank's kernels write. Made by comm/cuda/collectives.h, because only comm
+// knows MPI and NCCL; used by the CUDA backend, which knows neither.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+namespace tandem::cuda {
+
+/// Collective in all: every rank makes the same calls in the same order with the same sizes. Destroyed
+/// collectively and after every graph that recorded a call; while an exception unwinds the stack what needs
+/// the other ranks is left to the process's end.
+class DeviceCollective {
+ public:
+  virtual ~DeviceCollective() = default;
+
+  virtual std::string_view name() const = 0;  ///< "single", "peer", "nccl", "mpi"
+  /// Whether the exchange may be recorded in a CUDA graph: all_reduce(), for peer what kernels do with
+  /// windows().
+  virtual bool capturable() const = 0;
+
+  /// Sums `partial` (n floats on this rank's device) over the ranks in place, in order with `stream`. Every
+  /// rank gets the same bits. For peer this is the road of large buffers (by NCCL where it is there, else
+  /// through MPI), which can be recorded only where bulk_capturable() says so.
+  virtual void all_reduce(float* partial, int64_t n, cudaStream_t stream) = 0;
+  virtual bool bulk_capturable() const { return capturable(); }
+
+  /// For peer: the window of every rank as this device sees it (element r is rank r's, own included), zeroed
+  /// when the collective was made; empty for the others.
+  virtual std::span<std::byte* const> windows() const = 0;  // (n_ranks), each window_bytes()
+  virtual size_t window_bytes() const = 0;
+
+  /// What an exchange has failed of outside the stream (NCCL's asynchronous errors); throws
+  /// Error{unavailable}. Not collective. Costs microseconds: ask while waiting, or once a step.
+  virtual void check_health() {}
+
+ protected:
+  DeviceCollective() = default;
+  DeviceCollective(const DeviceCollective&) = delete;
+  DeviceCollective& operator=(const DeviceCollective&) = delete;
+};
+
+}  // namespace tandem::cuda
