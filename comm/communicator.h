@@ -12,6 +12,8 @@
 #include <string>
 #include <vector>
 
+#include "ops/core/partial_exchange.h"
+
 namespace tandem {
 
 /// Memory that all ranks of one node see. Destroyed collectively: every rank of the node destroys its buffers
@@ -23,28 +25,17 @@ class NodeBuffer {
   virtual std::span<std::byte> bytes() = 0;
 };
 
-class Communicator {
+class Communicator : public PartialExchange {
  public:
-  virtual ~Communicator() = default;
-
   virtual int rank() const = 0;
   virtual int size() const = 0;
   virtual int node_rank() const = 0;  ///< among the ranks of this node
   virtual int node_size() const = 0;
   virtual int n_nodes() const = 0;
 
-  // --- the exchange: every rank contributes `n_bytes` (the same number on all), every rank reads all
-  // contributions in rank order. On one node it is a shared-memory one-shot: contribution() points into this
-  // rank's slot, publish() waits for the others' flags, and nothing is copied. Slots are doubled, therefore:
-  //   - what publish() returned may be read until this rank CALLS publish() the next time, and no longer;
-  //   - in between a rank may call contribution() and fill it: that is the other set of slots.
-  // Why two sets are enough: comm/exchange.h.
-
-  /// Where this rank writes its next contribution; at least `n_bytes`, 64-byte aligned, content unspecified.
-  /// Grows the slots collectively. Calling it again before publish() starts the contribution anew.
-  virtual std::byte* contribution(size_t n_bytes) = 0;
-  /// Hands the contribution over and waits for everyone's. Element i points to rank i's bytes; n = size().
-  virtual std::span<const std::byte* const> publish() = 0;
+  // --- the exchange (PartialExchange): on one node a shared-memory one-shot: contribution() points into this
+  // rank's slot, publish() waits for the others' flags, and nothing is copied. Why two sets of slots are
+  // enough: comm/exchange.h.
 
   /// Copies root's bytes to every rank. Through shared memory on a node; a few KB cost about a microsecond.
   virtual void broadcast(std::span<std::byte> bytes, int root) = 0;

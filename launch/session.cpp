@@ -81,8 +81,8 @@ Session::Session(const SessionOptions& options, Communicator& communicator)
   capacity.max_tokens = options.batch_tokens + options.n_sequences;
   capacity.n_pages = options.n_sequences * ceil_div(engine_options.context_tokens, kPageTokens);
   capacity.kv_f32 = options.kv_f32;
-  model_ = std::make_unique<Model>(file_, config_, split, capacity, make_cpu_backend(cpu), communicator,
-                                   options.on_progress);
+  model_ = std::make_unique<Model>(file_, config_, split, capacity, make_cpu_backend(cpu, communicator),
+                                   communicator, options.on_progress);
   engine_ = std::make_unique<Engine>(*model_, engine_options);
   load_seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }

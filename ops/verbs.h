@@ -1,7 +1,7 @@
 // What the model needs of a device, in coarse verbs: one verb is what a GPU would like to do in one kernel. A
 // backend owns its weights' layout, the workspace of a step and the KV cache; the model
-// (runtime/model/forward.cpp) calls the verbs in order and puts the collectives between them. Knows neither
-// files nor ranks: a backend sees its own shard only.
+// (runtime/model/forward.cpp) calls the verbs in order. Knows neither files nor ranks: a backend sees its own
+// shard, and what it was made with carries its partial sums to the others.
 //
 // The workspace of a step, per token: residual (n_embd, fp32) · normed (n_embd, in the forms that its readers
 // want) · q, k, v rows · attended (local heads) · hidden (local FFN columns) · router choice.
@@ -9,11 +9,13 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "ops/core/partial_exchange.h"
 #include "ops/core/range.h"
 #include "ops/quant/tensor_type.h"
 #include "ops/variants.h"
@@ -103,9 +105,6 @@ struct AttentionSpec {
 /// What reads a norm's output, so that it is written in those forms.
 using Readers = std::span<const Matrix* const>;
 
-/// Every rank's partial sums, in rank order, as Communicator::publish() gave them.
-using PartialSlots = std::span<const std::byte* const>;
-
 /// The norm behind a reduction: `post` (or null) is applied to the sum before the residual takes it, then
 /// `next` (or null) norms the residual for `readers`.
 struct NormSpec {
@@ -130,34 +129,44 @@ class Backend {
   /// Runs `work(first, last)` over [0, n) in pieces of `grain` on the backend's threads: packing rows at
   /// load.
   virtual void for_each_piece(int64_t n, int64_t grain, void (*work)(void*, Range), void* context) = 0;
+  /// Host memory that the rows given to put_rows() come from, until close_staging(): a GPU pins it, and
+  /// put_rows() may then return before the rows are taken.
+  virtual void open_staging(std::span<const std::span<std::byte>> buffers) = 0;
+  /// Returns when all rows given so far have been taken from host memory.
+  virtual void settle_rows() = 0;
+  virtual void close_staging() = 0;
 
-  // --- a step, in this order
-  virtual void begin_step(const StepBatch& batch) = 0;
+  // --- a step
+  /// Runs `verbs`, which calls the verbs below in their order for `batch`. A backend may record the calls for
+  /// a kind of step (how many tokens, of how many sequences), and replay the recording for the next step of
+  /// that kind instead of calling `verbs`: they must depend on nothing else.
+  virtual void run_step(const StepBatch& batch, const std::function<void()>& verbs) = 0;
 
-  /// partial: (n_tokens, n_embd) floats; rows of tokens outside `vocab` (this shard's rows) are zeros.
-  virtual void embed(const Matrix& table, Range vocab, std::byte* partial) = 0;
-  /// residual = scale × Σ slots (fp32; one rank's row is not zero); then the first norm.
-  virtual void start_residual(PartialSlots slots, float scale, const NormSpec& norm) = 0;
+  /// residual = scale × the tokens' rows of the table, of which this rank holds the rows `vocab`; then the
+  /// first norm. Collective.
+  virtual void embed(const Matrix& table, Range vocab, float scale, const NormSpec& norm) = 0;
 
   virtual void qkv(const AttentionWeights& weights) = 0;
   /// qk-norm, rotation, append to the cache.
   virtual void rope_append(const AttentionWeights& weights, const AttentionSpec& spec) = 0;
   virtual void attend(const AttentionSpec& spec, const Matrix& reader) = 0;
-  /// partial: (n_tokens, n_embd) int64 fixed point (ops/core/fixed_point.h), overwritten.
-  virtual void attention_output(const Matrix& o, int64_t chunk_cols, std::byte* partial) = 0;
+  /// This rank's partial sums of the product, which reduce_add_norm() takes. A shard ends at a multiple of
+  /// chunk_cols: sums that shall not depend on the split add floats within chunks only.
+  virtual void attention_output(const Matrix& o, int64_t chunk_cols) = 0;
 
   virtual void gate_up(const Matrix& gate, const Matrix& up, Gate gate_kind, const Matrix& reader) = 0;
-  virtual void ffn_down(const Matrix& down, int64_t chunk_cols, std::byte* partial) = 0;
+  virtual void ffn_down(const Matrix& down, int64_t chunk_cols) = 0;
 
   /// Chooses experts from the router's logits (all experts' router is replicated).
   virtual void route(const Matrix& router, int64_t n_used) = 0;
-  /// The chosen experts' FFN, weighted by the router, summed: partial as in ffn_down.
+  /// The chosen experts' FFN, weighted by the router, summed: partial sums as in ffn_down.
   virtual void expert_ffn(std::span<const std::unique_ptr<Matrix>> gates,
                           std::span<const std::unique_ptr<Matrix>> ups,
-                          std::span<const std::unique_ptr<Matrix>> downs, Gate gate_kind, int64_t chunk_cols,
-                          std::byte* partial) = 0;
+                          std::span<const std::unique_ptr<Matrix>> downs, Gate gate_kind,
+                          int64_t chunk_cols) = 0;
 
-  virtual void reduce_add_norm(PartialSlots slots, const NormSpec& norm) = 0;
+  /// residual += post?(the partial sums of all ranks); then the next norm. Collective.
+  virtual void reduce_add_norm(const NormSpec& norm) = 0;
 
   /// Norms the residual rows of `outputs` (token indices) and multiplies them with the head's shard.
   /// Returns logits (n_outputs, head.n_rows()), valid until the next step.

@@ -82,8 +82,8 @@ struct Product {
 
 class CpuBackend final : public Backend {
  public:
-  explicit CpuBackend(const CpuBackendOptions& options)
-      : pool_(options.n_threads, options.cpus, options.spin_us), isa_(best_isa()) {}
+  CpuBackend(const CpuBackendOptions& options, PartialExchange& exchange)
+      : exchange_(exchange), pool_(options.n_threads, options.cpus, options.spin_us), isa_(best_isa()) {}
 
   std::string describe() const override {
     return "CPU (" + std::string(isa_name(isa_)) + ", " + std::to_string(pool_.n_threads()) +
@@ -111,21 +111,27 @@ class CpuBackend final : public Backend {
     });
   }
 
-  void begin_step(const StepBatch& batch) override;
-  void embed(const Matrix& table, Range vocab, std::byte* partial) override;
-  void start_residual(PartialSlots slots, float scale, const NormSpec& norm) override;
+  void open_staging(std::span<const std::span<std::byte>> /*buffers*/) override {}
+  void settle_rows() override {}
+  void close_staging() override {}
+
+  void run_step(const StepBatch& batch, const std::function<void()>& verbs) override {
+    begin_step(batch);
+    verbs();
+  }
+  void embed(const Matrix& table, Range vocab, float scale, const NormSpec& norm) override;
   void qkv(const AttentionWeights& weights) override;
   void rope_append(const AttentionWeights& weights, const AttentionSpec& spec) override;
   void attend(const AttentionSpec& spec, const Matrix& reader) override;
-  void attention_output(const Matrix& o, int64_t chunk_cols, std::byte* partial) override;
+  void attention_output(const Matrix& o, int64_t chunk_cols) override;
   void gate_up(const Matrix& gate, const Matrix& up, Gate gate_kind, const Matrix& reader) override;
-  void ffn_down(const Matrix& down, int64_t chunk_cols, std::byte* partial) override;
+  void ffn_down(const Matrix& down, int64_t chunk_cols) override;
   void route(const Matrix& router, int64_t n_used) override;
   void expert_ffn(std::span<const std::unique_ptr<Matrix>> gates,
                   std::span<const std::unique_ptr<Matrix>> ups,
-                  std::span<const std::unique_ptr<Matrix>> downs, Gate gate_kind, int64_t chunk_cols,
-                  std::byte* partial) override;
-  void reduce_add_norm(PartialSlots slots, const NormSpec& norm) override;
+                  std::span<const std::unique_ptr<Matrix>> downs, Gate gate_kind,
+                  int64_t chunk_cols) override;
+  void reduce_add_norm(const NormSpec& norm) override;
   std::span<const float> head(std::span<const int64_t> outputs, const Vector& norm, float eps,
                               const Matrix& head) override;
 
@@ -134,6 +140,14 @@ class CpuBackend final : public Backend {
   size_t workspace_bytes() const override;
 
  private:
+  void begin_step(const StepBatch& batch);
+  /// This rank's next partial sums: (n_tokens, n_embd), overwritten by its caller.
+  int64_t* partial_sums() {
+    return reinterpret_cast<int64_t*>(
+        exchange_.contribution(tokens_.size() * static_cast<size_t>(shape_.n_embd) * sizeof(int64_t)));
+  }
+  /// residual += post?(Σ slots); then the next norm.
+  void add_norm(PartialSlots slots, const NormSpec& norm);
   /// Runs fn(token) for every token, each thread a contiguous part.
   template <class F>
   void for_each_token(int64_t n, F&& fn) {
@@ -151,6 +165,7 @@ class CpuBackend final : public Backend {
               int64_t chunk_cols, std::span<const int32_t> tokens, std::span<const float> weights,
               int64_t* partial);
 
+  PartialExchange& exchange_;
   ThreadPool pool_;
   Isa isa_;
   size_t weight_bytes_ = 0;
@@ -215,9 +230,11 @@ void CpuBackend::begin_step(const StepBatch& batch) {
   }
 }
 
-void CpuBackend::embed(const Matrix& table, Range vocab, std::byte* partial) {
-  auto* out = reinterpret_cast<float*>(partial);
-  for_each_token(static_cast<int64_t>(tokens_.size()), [&](int64_t t) {
+void CpuBackend::embed(const Matrix& table, Range vocab, float scale, const NormSpec& norm) {
+  const auto n_tokens = static_cast<int64_t>(tokens_.size());
+  const size_t n_bytes = static_cast<size_t>(n_tokens * shape_.n_embd) * sizeof(float);
+  auto* out = reinterpret_cast<float*>(exchange_.contribution(n_bytes));
+  for_each_token(n_tokens, [&](int64_t t) {
     float* row = out + t * shape_.n_embd;
     const int64_t token = tokens_[static_cast<size_t>(t)];
     if (vocab.contains(token)) {
@@ -226,19 +243,20 @@ void CpuBackend::embed(const Matrix& table, Range vocab, std::byte* partial) {
       std::fill_n(row, shape_.n_embd, 0.0f);
     }
   });
-}
-
-void CpuBackend::start_residual(PartialSlots slots, float scale, const NormSpec& norm) {
-  const auto n_tokens = static_cast<int64_t>(tokens_.size());
+  const PartialSlots slots = exchange_.publish();  // one rank's row of a token is not zero
   residual_.resize(static_cast<size_t>(n_tokens * shape_.n_embd));
   std::vector<const float*> rows(slots.size());
   for (size_t r = 0; r < slots.size(); ++r) rows[r] = reinterpret_cast<const float*>(slots[r]);
   reduce_floats(rows.data(), static_cast<int>(rows.size()), n_tokens * shape_.n_embd, scale, residual_.data(),
                 isa_);
-  reduce_add_norm({}, norm);
+  add_norm({}, norm);
 }
 
-void CpuBackend::reduce_add_norm(PartialSlots slots, const NormSpec& norm) {
+void CpuBackend::reduce_add_norm(const NormSpec& norm) {
+  add_norm(exchange_.publish(), norm);
+}
+
+void CpuBackend::add_norm(PartialSlots slots, const NormSpec& norm) {
   const auto n_tokens = static_cast<int64_t>(tokens_.size());
   std::vector<const int64_t*> sums(slots.size());
   for (size_t r = 0; r < slots.size(); ++r) sums[r] = reinterpret_cast<const int64_t*>(slots[r]);
@@ -399,8 +417,8 @@ void CpuBackend::attend(const AttentionSpec& spec, const Matrix& reader) {
   quantize_rows(attended_, "attention");
 }
 
-void CpuBackend::attention_output(const Matrix& o, int64_t chunk_cols, std::byte* partial) {
-  partial_product(cpu(o), attended_, chunk_cols, reinterpret_cast<int64_t*>(partial));
+void CpuBackend::attention_output(const Matrix& o, int64_t chunk_cols) {
+  partial_product(cpu(o), attended_, chunk_cols, partial_sums());
 }
 
 /// hidden = gate(x·gate) · (x·up), quantised by the caller.
@@ -427,8 +445,8 @@ void CpuBackend::gate_up(const Matrix& gate, const Matrix& up, Gate gate_kind, c
   quantize_rows(hidden_, "ffn");
 }
 
-void CpuBackend::ffn_down(const Matrix& down, int64_t chunk_cols, std::byte* partial) {
-  partial_product(cpu(down), hidden_, chunk_cols, reinterpret_cast<int64_t*>(partial));
+void CpuBackend::ffn_down(const Matrix& down, int64_t chunk_cols) {
+  partial_product(cpu(down), hidden_, chunk_cols, partial_sums());
 }
 
 void CpuBackend::route(const Matrix& router, int64_t n_used) {
@@ -481,9 +499,9 @@ void CpuBackend::expert(const CpuMatrix& gate, const CpuMatrix& up, const CpuMat
 void CpuBackend::expert_ffn(std::span<const std::unique_ptr<Matrix>> gates,
                             std::span<const std::unique_ptr<Matrix>> ups,
                             std::span<const std::unique_ptr<Matrix>> downs, Gate gate_kind,
-                            int64_t chunk_cols, std::byte* partial) {
+                            int64_t chunk_cols) {
   const auto n_tokens = static_cast<int64_t>(tokens_.size());
-  auto* sums = reinterpret_cast<int64_t*>(partial);
+  int64_t* sums = partial_sums();
   std::fill_n(sums, n_tokens * shape_.n_embd, int64_t{0});
   if (gates.empty() || gates[0]->n_rows() == 0) return;
   const auto n_used = static_cast<int64_t>(chosen_.size()) / n_tokens;
@@ -525,8 +543,8 @@ std::span<const float> CpuBackend::head(std::span<const int64_t> outputs, const 
 
 }  // namespace
 
-std::unique_ptr<Backend> make_cpu_backend(const CpuBackendOptions& options) {
-  return std::make_unique<CpuBackend>(options);
+std::unique_ptr<Backend> make_cpu_backend(const CpuBackendOptions& options, PartialExchange& exchange) {
+  return std::make_unique<CpuBackend>(options, exchange);
 }
 
 }  // namespace tandem

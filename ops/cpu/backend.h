@@ -16,6 +16,7 @@ struct CpuBackendOptions {
   int spin_us = 100;      ///< how long idle threads spin before they sleep
 };
 
-std::unique_ptr<Backend> make_cpu_backend(const CpuBackendOptions& options);
+/// `exchange` must outlive the backend; partial sums are 64-bit fixed point (ops/core/fixed_point.h).
+std::unique_ptr<Backend> make_cpu_backend(const CpuBackendOptions& options, PartialExchange& exchange);
 
 }  // namespace tandem

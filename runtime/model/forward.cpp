@@ -74,14 +74,7 @@ NormSpec Model::norm_before_attention(int64_t layer, const Vector* post) {
   return norm;
 }
 
-void Model::embed(const StepBatch& batch) {
-  const size_t n_bytes = batch.tokens.size() * static_cast<size_t>(config_.n_embd) * sizeof(float);
-  backend_->embed(*weights_.embedding, shard_.vocab, communicator_.contribution(n_bytes));
-  backend_->start_residual(communicator_.publish(), config_.embedding_scale,
-                           norm_before_attention(0, nullptr));
-}
-
-void Model::attention(int64_t index, int64_t n_tokens) {
+void Model::attention(int64_t index) {
   const LayerWeights& layer = weights_.layers[static_cast<size_t>(index)];
   AttentionSpec spec;
   spec.layer = index;
@@ -93,37 +86,34 @@ void Model::attention(int64_t index, int64_t n_tokens) {
   backend_->qkv(layer.attention());
   backend_->rope_append(layer.attention(), spec);
   backend_->attend(spec, *layer.o);
-  const size_t n_bytes = static_cast<size_t>(n_tokens * config_.n_embd) * sizeof(int64_t);
-  backend_->attention_output(*layer.o, plan_.attention_chunk(), communicator_.contribution(n_bytes));
-  backend_->reduce_add_norm(communicator_.publish(),
-                            {layer.attention_post_norm.get(), layer.ffn_norm.get(), config_.norm_eps,
+  backend_->attention_output(*layer.o, plan_.attention_chunk());
+  backend_->reduce_add_norm({layer.attention_post_norm.get(), layer.ffn_norm.get(), config_.norm_eps,
                              ffn_readers_[static_cast<size_t>(index)]});
 }
 
-void Model::feed_forward(int64_t index, int64_t n_tokens) {
+void Model::feed_forward(int64_t index) {
   const LayerWeights& layer = weights_.layers[static_cast<size_t>(index)];
-  const size_t n_bytes = static_cast<size_t>(n_tokens * config_.n_embd) * sizeof(int64_t);
   if (layer.router) {
     backend_->route(*layer.router, config_.n_experts_used);
-    backend_->expert_ffn(layer.gates, layer.ups, layer.downs, config_.gate, plan_.ffn_chunk(),
-                         communicator_.contribution(n_bytes));
+    backend_->expert_ffn(layer.gates, layer.ups, layer.downs, config_.gate, plan_.ffn_chunk());
   } else {
     backend_->gate_up(*layer.gate, *layer.up, config_.gate, *layer.down);
-    backend_->ffn_down(*layer.down, plan_.ffn_chunk(), communicator_.contribution(n_bytes));
+    backend_->ffn_down(*layer.down, plan_.ffn_chunk());
   }
-  backend_->reduce_add_norm(communicator_.publish(),
-                            norm_before_attention(index + 1, layer.ffn_post_norm.get()));
+  backend_->reduce_add_norm(norm_before_attention(index + 1, layer.ffn_post_norm.get()));
 }
 
 void Model::forward(const StepBatch& batch) {
   const auto n_tokens = static_cast<int64_t>(batch.tokens.size());
   require(n_tokens > 0 && n_tokens <= capacity_.max_tokens, "step has a wrong number of tokens", n_tokens);
-  backend_->begin_step(batch);
-  embed(batch);
-  for (int64_t layer = 0; layer < config_.n_layers; ++layer) {
-    attention(layer, n_tokens);
-    feed_forward(layer, n_tokens);
-  }
+  backend_->run_step(batch, [this] {
+    backend_->embed(*weights_.embedding, shard_.vocab, config_.embedding_scale,
+                    norm_before_attention(0, nullptr));
+    for (int64_t layer = 0; layer < config_.n_layers; ++layer) {
+      attention(layer);
+      feed_forward(layer);
+    }
+  });
 }
 
 std::span<const float> Model::logits(std::span<const int64_t> outputs) {

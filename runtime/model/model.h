@@ -45,9 +45,8 @@ class Model {
   std::span<const float> logits(std::span<const int64_t> outputs);
 
  private:
-  void embed(const StepBatch& batch);
-  void attention(int64_t layer, int64_t n_tokens);
-  void feed_forward(int64_t layer, int64_t n_tokens);
+  void attention(int64_t layer);
+  void feed_forward(int64_t layer);
   NormSpec norm_before_attention(int64_t layer, const Vector* post);
 
   ModelConfig config_;

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sched.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -9,6 +10,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <future>
 #include <utility>
 
 #include "ops/core/check.h"
@@ -20,6 +22,8 @@ namespace {
 
 constexpr uint64_t kStageBytes = 32u << 20;  // of each of the two buffers that a node's ranks read into
 constexpr int64_t kPackRows = 16;            // rows that one thread packs at a time: a panel
+constexpr int kMostReaders = 8;
+constexpr size_t kParallelReadBytes = 4u << 20;  // less is read by one thread
 
 [[noreturn]] void bad(const GgufFile& file, const std::string& what) {
   throw Error(ExitCode::bad_data, fmt::format("{}: {}", file.path(), what));
@@ -254,6 +258,32 @@ class InputFile {
   int fd_;
 };
 
+/// Threads that read a batch's part: more where this process may use many cores, as beside a GPU.
+int reader_count() {
+  cpu_set_t cpus;
+  if (sched_getaffinity(0, sizeof(cpus), &cpus) != 0) return 1;
+  return std::clamp(CPU_COUNT(&cpus) / 2, 1, kMostReaders);
+}
+
+/// Fills `out` from `offset` on with `n_readers` threads, a contiguous part each.
+void read_parallel(const InputFile& file, uint64_t offset, std::span<std::byte> out, int n_readers) {
+  if (n_readers <= 1 || out.size() < kParallelReadBytes) {
+    file.read(offset, out);
+    return;
+  }
+  std::vector<std::future<void>> parts;
+  const size_t n = out.size();
+  const auto readers = static_cast<size_t>(n_readers);
+  for (size_t r = 0; r < readers; ++r) {
+    const size_t begin = n * r / readers;
+    const size_t end = n * (r + 1) / readers;
+    parts.push_back(std::async(std::launch::async, [&file, offset, out, begin, end] {
+      file.read(offset + begin, out.subspan(begin, end - begin));
+    }));
+  }
+  for (std::future<void>& part : parts) part.get();  // the first failure is thrown when all have ended
+}
+
 /// Gives the rows of a staged piece that belong to this rank to their matrix, a panel a task.
 void pack_piece(const Target& target, const Piece& piece, const std::byte* bytes, Backend& backend) {
   const GgufTensor& tensor = *target.tensor;
@@ -323,29 +353,35 @@ ModelWeights load_weights(const GgufFile& file, const ModelConfig& config, const
   // Two buffers: while the node's ranks pack one batch, each reads its part of the next into the other.
   std::array<std::unique_ptr<NodeBuffer>, 2> stages;
   for (auto& stage : stages) stage = communicator.node_buffer(stage_bytes);
+  const std::array staging = {stages[0]->bytes(), stages[1]->bytes()};
+  backend.open_staging(staging);
+  const int n_readers = reader_count();
   const auto read_part = [&](size_t index) {
     const Batch& batch = batches[index];
     const Range part = my_part(batch, communicator);
-    files[static_cast<size_t>(batch.file_index)].read(
-        batch.begin + static_cast<uint64_t>(part.begin),
-        stages[index % 2]->bytes().subspan(static_cast<size_t>(part.begin),
-                                           static_cast<size_t>(part.size())));
+    read_parallel(
+        files[static_cast<size_t>(batch.file_index)], batch.begin + static_cast<uint64_t>(part.begin),
+        staging[index % 2].subspan(static_cast<size_t>(part.begin), static_cast<size_t>(part.size())),
+        n_readers);
     stats.bytes_read += static_cast<uint64_t>(part.size());
     stats.n_reads += part.empty() ? 0 : 1;
   };
   uint64_t done = 0;
   if (!batches.empty()) read_part(0);
   for (size_t i = 0; i < batches.size(); ++i) {
+    backend.settle_rows();
     communicator.node_barrier();  // batch i is in its buffer, and everyone is done with the other buffer
-    if (i + 1 < batches.size()) read_part(i + 1);
-    const std::byte* stage = stages[i % 2]->bytes().data();
+    const std::byte* stage = staging[i % 2].data();
     for (const Piece& piece : batches[i].pieces) {
       pack_piece(declaration.targets[piece.target], piece, stage + (piece.offset - batches[i].begin),
                  backend);
     }
+    if (i + 1 < batches.size()) read_part(i + 1);  // while a GPU takes this one
     done += batches[i].end - batches[i].begin;
     if (progress) progress(done, stats.bytes_total);
   }
+  backend.settle_rows();
+  backend.close_staging();
   communicator.node_barrier();  // nobody frees a buffer that another still packs from
   for (PendingVector& pending : declaration.vectors)
     *pending.destination = backend.make_vector(*pending.floats);

@@ -40,8 +40,8 @@ void with_engine(const std::string& path, const Way& way, const std::function<vo
     ModelCapacity capacity;
     capacity.n_pages = way.n_pages;
     capacity.kv_f32 = way.kv_f32;
-    Model model(file, config, split, capacity, make_cpu_backend(cpu),
-                *communicators[static_cast<size_t>(rank)]);
+    Communicator& communicator = *communicators[static_cast<size_t>(rank)];
+    Model model(file, config, split, capacity, make_cpu_backend(cpu, communicator), communicator);
     EngineOptions options;
     options.batch_tokens = way.batch_tokens;
     options.context_tokens = 512;
