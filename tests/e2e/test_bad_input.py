@@ -4,6 +4,8 @@ code on every rank, no hang, and no file that looks like a result."""
 import os
 import pathlib
 import struct
+import subprocess
+import sys
 import tempfile
 import unittest
 
@@ -256,6 +258,51 @@ class Files(Case):
         self.check(("run", "-m", path, "-p", "hi", "-n", "3"), BAD_DATA, "finite", ranks=(0, 2))
 
 
+class Hostile(Case):
+    """The crafted files of tests/support/hostile_gguf.h, written by make_gguf_seeds (the last argument)."""
+
+    CPU_S, PEAK_MIB = 0.1, 64
+
+    def cost(self, *arguments):
+        """How a run ended, what it said, its processor seconds and its peak memory in MiB. (A child's peak
+        begins with its parent's: that of this interpreter, some 25 MiB.)"""
+        with tempfile.TemporaryFile() as err:
+            child = subprocess.Popen(
+                harness.launch(0, harness.program(), *arguments),
+                stdout=subprocess.DEVNULL,
+                stderr=err,
+                env=harness.environment(str(self.folder)),
+            )
+            _, status, used = os.wait4(child.pid, 0)
+            child.returncode = os.waitstatus_to_exitcode(status)
+            err.seek(0)
+            said = err.read().decode(errors="replace")
+        return child.returncode, said, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+
+    def test_every_file_is_refused_at_once(self):
+        subprocess.run([_seed_maker, self.folder, "--all"], check=True)
+        code, said, seconds, peak_mib = self.cost("inspect", self.folder / "good")
+        self.assertEqual((code, said), (0, ""))
+        self.assertGreater(peak_mib, 1)
+        files = sorted(path for path in self.folder.iterdir() if path.name != "good")
+        self.assertGreater(len(files), 30)
+        for path in files:
+            for command in (("inspect", path), ("run", "-m", path, "-p", "hi")):
+                with self.subTest(command=command):
+                    code, said, seconds, peak_mib = self.cost(*command)
+                    self.assertEqual(code, BAD_DATA, said)
+                    self.assertTrue(said.startswith(f"tandem: {path}: ") and said.count("\n") == 1, said)
+                    self.assertLess(seconds, self.CPU_S)
+                    self.assertLess(peak_mib, self.PEAK_MIB)
+
+    def test_on_every_rank(self):
+        subprocess.run([_seed_maker, self.folder], check=True)
+        path = min(path for path in self.folder.iterdir() if path.name != "good")
+        for ranks in (1, 2, 3, 4):
+            codes, result = codes_of_ranks(ranks, "run", "-m", path, "-p", "hi")
+            self.assertEqual(codes, [BAD_DATA] * ranks, result.err)
+
+
 class Prompts(Case):
     def test_longer_than_the_context(self):
         self.check(
@@ -350,4 +397,5 @@ class Outputs(Case):
 
 
 if __name__ == "__main__":
+    _seed_maker = os.path.abspath(sys.argv.pop(1))
     harness.main()

@@ -25,6 +25,72 @@ def checked(*arguments, **options):
     return result
 
 
+class Ranks(unittest.TestCase):
+    """Every command on 1, 2, 3 and 4 ranks says what it says without a launcher."""
+
+    MODEL = golden_model()
+    COMMANDS = (
+        ("run", "-m", MODEL, "-p", "one two", "-n", 12, "--temp", 0),
+        ("run", "-m", MODEL, "-p", "one two", "-n", 12, "--temp", 1, "--seed", 5, "--split", "{split}"),
+        ("perplexity", "-m", MODEL, "-p", "a text of some length, and of some more", "-c", 8),
+        ("tokenize", "-m", MODEL, "-p", "the cat"),
+        ("inspect", MODEL, "-np", 3),
+        ("--version",),
+        ("--help",),
+    )
+
+    def check(self, out_of):
+        alone = out_of(0)
+        self.assertGreater(len(alone), 8)
+        for ranks in (1, 2, 3, 4):
+            with self.subTest(ranks=ranks):
+                self.assertEqual(out_of(ranks), alone)
+
+    def test_texts(self):
+        for command in self.COMMANDS:
+            with self.subTest(command=command):
+
+                def out(ranks):
+                    split = ",".join(["2"] + ["1"] * (ranks - 1))
+                    return checked(*(split if word == "{split}" else word for word in command), ranks=ranks).out
+
+                self.check(out)
+
+    def test_chat(self):
+        def out(ranks):
+            command = ("chat", "-m", self.MODEL, "--temp", 0, "-n", 5, "--ignore-eos")
+            result = checked(*command, stdin=b"hello\nagain\n", ranks=ranks)
+            self.assertEqual(result.err.count("generated 5 tokens"), 2, result.err)
+            return result.out
+
+        self.check(out)
+
+    def test_logits(self):
+        self.check(lambda ranks: logits("-m", self.MODEL, "--tokens", "1,2,3,4,5", ranks=ranks).bytes)
+
+    def test_bench(self):
+        for form in ("md", "csv", "json"):
+
+            def shape(ranks):
+                out = checked(
+                    "bench", "-m", self.MODEL, "-p", "8,16", "-n", 4, "-r", 2, "-t", 1, "-o", form, ranks=ranks
+                ).text
+                if form == "json":
+                    rows = json.loads(out)
+                    self.assertEqual({row["n_ranks"] for row in rows}, {max(1, ranks)})
+                    return str([(row["n_prompt"], row["n_gen"], sorted(row)) for row in rows])
+                if form == "csv":
+                    rows = list(csv.DictReader(io.StringIO(out)))
+                    self.assertEqual({row["n_ranks"] for row in rows}, {str(max(1, ranks))})
+                    return str([(row["n_prompt"], row["n_gen"], list(row)) for row in rows])
+                rows = [[cell.strip() for cell in line.split("|")] for line in out.splitlines()]
+                self.assertEqual({row[rows[0].index("ranks")] for row in rows[2:]}, {str(max(1, ranks))})
+                return str([row[rows[0].index("test")] for row in rows])
+
+            with self.subTest(form=form):
+                self.check(shape)
+
+
 class Bench(unittest.TestCase):
     ARGUMENTS = ("bench", "-m", golden_model(), "-p", "16,8", "-n", "4", "-d", "0,8", "-r", "3", "-q")
     TESTS = [(16, 0, 0), (8, 0, 0), (0, 4, 0), (16, 0, 8), (8, 0, 8), (0, 4, 8)]
@@ -233,6 +299,18 @@ class Perplexity(unittest.TestCase):
                 one = self.check(golden_model(name), text, 64, 3)
                 self.assertEqual(self.check(golden_model(name), text, 64, 3, "-b", 5, ranks=2), one)
 
+    def test_as_llama_perplexity(self):
+        # What llama.cpp's llama-perplexity (October 2026) says of the same file, text and chunks.
+        for name, theirs in (
+            ("SmolLM2-135M-Instruct.Q4_1.gguf", 12.932),
+            ("gemma-3-270m-q4_k_m.gguf", 14.420),
+        ):
+            with self.subTest(model=name):
+                prose = harness.ROOT / "tests" / "data" / "prose.txt"
+                text = checked("perplexity", "-m", real_model(name), "-f", prose, "-c", 512, ranks=2).text
+                mine = float(re.search(r"PPL = ([0-9.]+)", text)[1])
+                self.assertLess(abs(mine / theirs - 1), 0.005)
+
     def test_real(self):
         text = (harness.ROOT / "LICENSE").read_text()[:2000]
         line = self.check(real_model(), text, 48, 2, ranks=2)
@@ -245,8 +323,10 @@ class Footprint(unittest.TestCase):
     """What a job leaves, reads and holds."""
 
     def test_nothing_is_written_elsewhere(self):
-        for ranks in (0, 2):
+        for ranks in (0, 2, 3):
             for arguments in (
+                ("logits", "-m", golden_model(), "--tokens", "1,2", "-o", "{folder}/out/named.npy"),
+                ("chat", "-m", golden_model(), "-n", 3),
                 ("run", "-m", golden_model(), "-p", "hi", "-n", 3),
                 ("bench", "-m", golden_model(), "-p", 4, "-n", 2, "-r", 1),
                 ("perplexity", "-m", golden_model(), "-p", "a text of some length", "-c", 8),
@@ -255,14 +335,14 @@ class Footprint(unittest.TestCase):
                 ("--version",),
             ):
                 with self.subTest(arguments=arguments, ranks=ranks), tempfile.TemporaryDirectory() as folder:
-                    os.mkdir(f"{folder}/cwd")
-                    os.mkdir(f"{folder}/tmp")
+                    for name in ("cwd", "tmp", "home", "out"):
+                        os.mkdir(f"{folder}/{name}")
                     shared = set(os.listdir("/dev/shm"))
                     checked(
-                        *arguments,
+                        *(str(word).replace("{folder}", folder) for word in arguments),
                         ranks=ranks,
                         cwd=f"{folder}/cwd",
-                        HOME=None,
+                        HOME=f"{folder}/home",
                         XDG_CACHE_HOME=None,
                         TMPDIR=f"{folder}/tmp",
                         OMPI_MCA_btl_vader_backing_directory=f"{folder}/tmp",
@@ -271,7 +351,8 @@ class Footprint(unittest.TestCase):
                         os.path.join(*where)
                         for where in ((at, name) for at, _, names in os.walk(folder) for name in names)
                     ]
-                    self.assertEqual([path for path in left if "/ompi." not in path], [])
+                    named = [f"{folder}/out/named.npy"] if arguments[0] == "logits" else []
+                    self.assertEqual([path for path in left if "/ompi." not in path], named)
                     mine = [name for name in set(os.listdir("/dev/shm")) - shared if "tandem" in name]
                     self.assertEqual(mine, [])
 
@@ -331,7 +412,7 @@ class Footprint(unittest.TestCase):
         model = real_model()
         n_context = 4096
         cache = 30 * 2 * 3 * 64 * 2 * n_context  # layers · (K, V) · KV heads · head size · f16 · positions
-        for ranks in (0, 1, 2):
+        for ranks in (0, 1, 2, 3, 4):
             with self.subTest(ranks=ranks):
                 job = self.decoding(ranks, "-c", n_context, "-f", harness.ROOT / "LICENSE")
                 private = []
