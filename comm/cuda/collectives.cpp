@@ -1,0 +1,129 @@
+#include "comm/cuda/collectives.h"
+
+#include <fmt/format.h>
+
+#include <utility>
+
+#include "comm/cuda/host_collective.h"
+#include "comm/cuda/nccl_collective.h"
+#include "comm/cuda/peer_memory.h"
+#include "ops/core/error.h"
+
+namespace tandem::cuda {
+namespace {
+
+constexpr size_t kMeasuredBytes = size_t{32} << 10;  // a token's partial sums in a model of 8192 columns
+
+class SingleCollective final : public DeviceCollective {
+ public:
+  std::string_view name() const override { return "single"; }
+  bool capturable() const override { return true; }
+  void all_reduce(float*, int64_t, cudaStream_t) override {}
+  std::span<std::byte* const> windows() const override { return {}; }
+  size_t window_bytes() const override { return 0; }
+};
+
+/// Windows for the small sums, another collective for the large ones.
+class PeerCollective final : public DeviceCollective {
+ public:
+  PeerCollective(std::unique_ptr<PeerMemory> memory, std::unique_ptr<DeviceCollective> bulk)
+      : memory_(std::move(memory)), bulk_(std::move(bulk)) {}
+
+  std::string_view name() const override { return "peer"; }
+  bool capturable() const override { return true; }
+  void all_reduce(float* partial, int64_t n, cudaStream_t stream) override {
+    bulk_->all_reduce(partial, n, stream);
+  }
+  bool bulk_capturable() const override { return bulk_->capturable(); }
+  std::span<std::byte* const> windows() const override { return memory_->windows(); }
+  size_t window_bytes() const override { return memory_->window_bytes(); }
+  void check_health() override { bulk_->check_health(); }
+
+ private:
+  std::unique_ptr<PeerMemory> memory_;
+  std::unique_ptr<DeviceCollective> bulk_;
+};
+
+[[noreturn]] void refuse(std::string_view kind, const std::string& why, const char* cure) {
+  throw Error(ExitCode::unavailable, fmt::format("--comm {}: {}", kind, why), cure);
+}
+
+std::string microseconds(DeviceCollective& collective, Communicator& comm) {
+  return fmt::format("{:.1f} us", measure_all_reduce_us(collective, comm, kMeasuredBytes));
+}
+
+/// NCCL where it can be had, else MPI; with what was measured of both.
+struct Bulk {
+  std::unique_ptr<DeviceCollective> collective;
+  std::string reason;
+};
+
+Bulk make_bulk(Communicator& comm) {
+  std::string why_no_nccl;
+  std::unique_ptr<DeviceCollective> nccl = make_nccl_collective(comm, why_no_nccl);
+  std::unique_ptr<DeviceCollective> mpi = make_host_collective(comm);
+  const std::string mpi_text = fmt::format("MPI {}", microseconds(*mpi, comm));
+  if (!nccl) {
+    return {std::move(mpi), fmt::format("no NCCL ({}); 32 KB: {}", why_no_nccl, mpi_text)};
+  }
+  std::string reason =
+      fmt::format("NCCL {}; 32 KB: NCCL {}, {}", nccl_info().text, microseconds(*nccl, comm), mpi_text);
+  return {std::move(nccl), std::move(reason)};
+}
+
+CollectiveChoice make_automatic(Communicator& comm, size_t window_bytes) {
+  Bulk bulk = make_bulk(comm);
+  std::string why_no_peer;
+  if (auto memory = PeerMemory::make(comm, window_bytes, why_no_peer)) {
+    std::string reason = fmt::format("peer: the GPUs reach each other's memory; large sums: {} ({})",
+                                     bulk.collective->name(), bulk.reason);
+    return {std::make_unique<PeerCollective>(std::move(memory), std::move(bulk.collective)),
+            std::move(reason)};
+  }
+  std::string reason =
+      fmt::format("{}: no peer access ({}); {}", bulk.collective->name(), why_no_peer, bulk.reason);
+  return {std::move(bulk.collective), std::move(reason)};
+}
+
+CollectiveChoice make_peer(Communicator& comm, size_t window_bytes) {
+  std::string why_not;
+  auto memory = PeerMemory::make(comm, window_bytes, why_not);
+  if (!memory)
+    refuse("peer", why_not, "use --comm nccl or --comm auto; `tandem doctor` shows which GPUs reach which");
+  std::unique_ptr<DeviceCollective> bulk = make_nccl_collective(comm, why_not);
+  if (!bulk) bulk = make_host_collective(comm);
+  std::string reason = fmt::format("peer: asked for; large sums: {}", bulk->name());
+  return {std::make_unique<PeerCollective>(std::move(memory), std::move(bulk)), std::move(reason)};
+}
+
+}  // namespace
+
+CommKind parse_comm_kind(std::string_view text) {
+  if (text == "auto") return CommKind::automatic;
+  if (text == "peer") return CommKind::peer;
+  if (text == "nccl") return CommKind::nccl;
+  if (text == "mpi") return CommKind::mpi;
+  throw Error(ExitCode::usage, fmt::format("--comm={}: not a way to exchange", text),
+              "one of auto, peer, nccl, mpi");
+}
+
+CollectiveChoice make_collective(CommKind kind, Communicator& comm, size_t window_bytes) {
+  if (comm.size() == 1) return {std::make_unique<SingleCollective>(), "single: one rank has nobody to ask"};
+  switch (kind) {
+    case CommKind::automatic:
+      return make_automatic(comm, window_bytes);
+    case CommKind::peer:
+      return make_peer(comm, window_bytes);
+    case CommKind::nccl: {
+      std::string why_not;
+      std::unique_ptr<DeviceCollective> nccl = make_nccl_collective(comm, why_not);
+      if (!nccl) refuse("nccl", why_not, "use --comm mpi or --comm auto");
+      return {std::move(nccl), fmt::format("nccl: asked for; NCCL {}", nccl_info().text)};
+    }
+    case CommKind::mpi:
+      break;
+  }
+  return {make_host_collective(comm), "mpi: asked for"};
+}
+
+}  // namespace tandem::cuda

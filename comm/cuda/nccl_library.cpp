@@ -1,0 +1,60 @@
+#include "comm/cuda/nccl_library.h"
+
+#include <dlfcn.h>
+
+#include <cstdlib>
+
+namespace tandem::cuda {
+namespace {
+
+constexpr const char* kName = "libnccl.so.2";
+constexpr const char* kVariable = "TANDEM_NCCL_LIBRARY";
+
+template <class Function>
+bool find(void* library, const char* name, Function& function) {
+  function = reinterpret_cast<Function>(dlsym(library, name));
+  return function != nullptr;
+}
+
+NcclLibrary load() {
+  NcclLibrary nccl;
+  const char* path = std::getenv(kVariable);
+  void* library = dlopen(path != nullptr && *path != '\0' ? path : kName, RTLD_NOW | RTLD_LOCAL);
+  if (library == nullptr) {
+    const char* why = dlerror();
+    nccl.fault = std::string("NCCL's library can't be loaded: ") + (why == nullptr ? kName : why) +
+                 "; install NCCL, or name its " + kName + " in " + kVariable;
+    return nccl;
+  }
+  const bool complete = find(library, "ncclGetVersion", nccl.get_version) &&
+                        find(library, "ncclGetUniqueId", nccl.get_unique_id) &&
+                        find(library, "ncclCommInitRank", nccl.comm_init_rank) &&
+                        find(library, "ncclCommDestroy", nccl.comm_destroy) &&
+                        find(library, "ncclCommAbort", nccl.comm_abort) &&
+                        find(library, "ncclCommGetAsyncError", nccl.comm_get_async_error) &&
+                        find(library, "ncclAllReduce", nccl.all_reduce) &&
+                        find(library, "ncclGetErrorString", nccl.get_error_string);
+  find(library, "ncclGetLastError", nccl.get_last_error);
+  if (!complete) nccl.fault = std::string(kName) + " lacks functions of NCCL 2.4 or later";
+  return nccl;
+}
+
+}  // namespace
+
+std::string NcclLibrary::fault_of(ncclResult_t status, const char* call, ncclComm_t comm) const {
+  if (status == ncclSuccess) return {};
+  std::string text = std::string(call) + ": " + get_error_string(status);
+  const char* more = get_last_error == nullptr ? nullptr : get_last_error(comm);
+  if (more != nullptr && *more != '\0') text += std::string(": ") + more;
+  for (char& c : text) {
+    if (c == '\n') c = ' ';
+  }
+  return text.substr(0, text.find_last_not_of(' ') + 1);
+}
+
+const NcclLibrary& nccl_library() {
+  static const NcclLibrary library = load();
+  return library;
+}
+
+}  // namespace tandem::cuda
