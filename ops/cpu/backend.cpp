@@ -1,64 +1,16 @@
 #include "ops/cpu/backend.h"
 
-#include <algorithm>
 #include <array>
 #include <atomic>
-#include <cstring>
-#include <optional>
-#include <string>
 
 #include "ops/core/check.h"
 #include "ops/core/error.h"
-#include "ops/cpu/activations.h"
-#include "ops/cpu/attention.h"
+#include "ops/cpu/cpu_backend.h"
 #include "ops/cpu/elementwise.h"
-#include "ops/cpu/isa.h"
-#include "ops/cpu/kv_cache.h"
-#include "ops/cpu/matmul.h"
 #include "ops/cpu/norm.h"
-#include "ops/cpu/rope.h"
-#include "ops/cpu/thread_pool.h"
 
 namespace tandem {
-namespace {
 
-class CpuMatrix final : public Matrix {
- public:
-  CpuMatrix(TensorType type, int64_t n_rows, Range cols, InputPrecision precision)
-      : packed_(type, n_rows, cols), form_(activation_form(type, precision == InputPrecision::wide)) {}
-  TensorType type() const override { return packed_.type(); }
-  int64_t n_rows() const override { return packed_.n_rows(); }
-  int64_t n_cols() const override { return packed_.n_cols(); }
-  size_t bytes() const override { return packed_.bytes(); }
-  void put_rows(int64_t row_begin, int64_t n_rows, const std::byte* rows, size_t row_stride) override {
-    packed_.put_rows(row_begin, n_rows, rows, row_stride);
-  }
-  const PackedMatrix& packed() const { return packed_; }
-  ActForm form() const { return form_; }
-
- private:
-  PackedMatrix packed_;
-  ActForm form_;
-};
-
-class CpuVector final : public Vector {
- public:
-  explicit CpuVector(std::span<const float> values) : values_(values.begin(), values.end()) {}
-  int64_t size() const override { return static_cast<int64_t>(values_.size()); }
-  const float* data() const { return values_.data(); }
-
- private:
-  std::vector<float> values_;
-};
-
-const CpuMatrix& cpu(const Matrix& matrix) {
-  return static_cast<const CpuMatrix&>(matrix);
-}
-const float* data_of(const Vector* vector) {
-  return vector == nullptr ? nullptr : static_cast<const CpuVector*>(vector)->data();
-}
-
-/// The forms in which a row must be written for its readers. Floats always: they are what is quantised.
 ActForms forms_for(Readers readers) {
   ActForms forms = ActForms{}.with(ActForm::f32);
   for (const Matrix* reader : readers) {
@@ -67,133 +19,11 @@ ActForms forms_for(Readers readers) {
   return forms;
 }
 
-[[noreturn]] void fail_not_finite(const char* where) {
+void fail_not_finite(const char* where) {
   throw Error(ExitCode::bad_data,
               std::string("the model's values are no longer finite numbers (") + where + ")",
               "the file may be damaged: compare its checksum with its source's");
 }
-
-/// One product of a fused group: its rows are dealt to threads together with the others'.
-struct Product {
-  const CpuMatrix* weight;
-  float* out;  // (n_tokens, out_stride)
-  int64_t out_stride;
-};
-
-class CpuBackend final : public Backend {
- public:
-  CpuBackend(const CpuBackendOptions& options, PartialExchange& exchange)
-      : exchange_(exchange), pool_(options.n_threads, options.cpus, options.spin_us), isa_(best_isa()) {}
-
-  std::string describe() const override {
-    return "CPU (" + std::string(isa_name(isa_)) + ", " + std::to_string(pool_.n_threads()) +
-           (pool_.n_threads() == 1 ? " thread)" : " threads)");
-  }
-
-  std::unique_ptr<Matrix> make_matrix(TensorType type, int64_t n_rows, Range cols,
-                                      InputPrecision precision) override {
-    auto matrix = std::make_unique<CpuMatrix>(type, n_rows, cols, precision);
-    weight_bytes_ += matrix->bytes();
-    return matrix;
-  }
-  std::unique_ptr<Vector> make_vector(std::span<const float> values) override {
-    weight_bytes_ += values.size_bytes();
-    return std::make_unique<CpuVector>(values);
-  }
-  void set_ropes(std::vector<RopeSpec> ropes) override {
-    ropes_ = std::move(ropes);
-    rope_tables_.resize(ropes_.size());
-  }
-  void allocate(const BackendShape& shape) override;
-  void for_each_piece(int64_t n, int64_t grain, void (*work)(void*, Range), void* context) override {
-    pool_.run(ceil_div(n, grain), [&](int64_t task, int) {
-      work(context, {task * grain, std::min(n, (task + 1) * grain)});
-    });
-  }
-
-  void open_staging(std::span<const std::span<std::byte>> /*buffers*/) override {}
-  void settle_rows() override {}
-  void close_staging() override {}
-
-  void run_step(const StepBatch& batch, const std::function<void()>& verbs) override {
-    begin_step(batch);
-    verbs();
-  }
-  void embed(const Matrix& table, Range vocab, float scale, const NormSpec& norm) override;
-  void qkv(const AttentionWeights& weights) override;
-  void rope_append(const AttentionWeights& weights, const AttentionSpec& spec) override;
-  void attend(const AttentionSpec& spec, const Matrix& reader) override;
-  void attention_output(const Matrix& o, int64_t chunk_cols) override;
-  void gate_up(const Matrix& gate, const Matrix& up, Gate gate_kind, const Matrix& reader) override;
-  void ffn_down(const Matrix& down, int64_t chunk_cols) override;
-  void route(const Matrix& router, int64_t n_used) override;
-  void expert_ffn(std::span<const std::unique_ptr<Matrix>> gates,
-                  std::span<const std::unique_ptr<Matrix>> ups,
-                  std::span<const std::unique_ptr<Matrix>> downs, Gate gate_kind,
-                  int64_t chunk_cols) override;
-  void reduce_add_norm(const NormSpec& norm) override;
-  std::span<const float> head(std::span<const int64_t> outputs, const Vector& norm, float eps,
-                              const Matrix& head) override;
-
-  size_t weight_bytes() const override { return weight_bytes_; }
-  size_t cache_bytes() const override { return cache_ ? cache_->bytes() : 0; }
-  size_t workspace_bytes() const override;
-
- private:
-  void begin_step(const StepBatch& batch);
-  /// This rank's next partial sums: (n_tokens, n_embd), overwritten by its caller.
-  int64_t* partial_sums() {
-    return reinterpret_cast<int64_t*>(
-        exchange_.contribution(tokens_.size() * static_cast<size_t>(shape_.n_embd) * sizeof(int64_t)));
-  }
-  /// residual += post?(Σ slots); then the next norm.
-  void add_norm(PartialSlots slots, const NormSpec& norm);
-  /// Runs fn(token) for every token, each thread a contiguous part.
-  template <class F>
-  void for_each_token(int64_t n, F&& fn) {
-    const int64_t n_tasks = std::min<int64_t>(n, pool_.n_threads());
-    pool_.run(n_tasks, [&](int64_t task, int) {
-      for (int64_t t = n * task / n_tasks; t < n * (task + 1) / n_tasks; ++t) fn(t);
-    });
-  }
-  void products(std::span<const Product> list, const Activations& x);
-  void partial_product(const CpuMatrix& weight, const Activations& x, int64_t chunk_cols, int64_t* out);
-  void quantize_rows(Activations& x, const char* where);
-  void gated(const CpuMatrix& gate, const CpuMatrix& up, Gate kind, const Activations& x,
-             Activations& hidden);
-  void expert(const CpuMatrix& gate, const CpuMatrix& up, const CpuMatrix& down, Gate kind,
-              int64_t chunk_cols, std::span<const int32_t> tokens, std::span<const float> weights,
-              int64_t* partial);
-
-  PartialExchange& exchange_;
-  ThreadPool pool_;
-  Isa isa_;
-  size_t weight_bytes_ = 0;
-  BackendShape shape_;
-  std::vector<RopeSpec> ropes_;
-  std::optional<KvCache> cache_;
-  AttentionScratch attention_scratch_;
-
-  // --- the step
-  std::vector<int32_t> tokens_;
-  std::vector<int32_t> positions_;
-  std::vector<AttentionToken> attention_tokens_;
-  std::vector<std::span<const int32_t>> page_tables_;
-  std::vector<RopeTable> rope_tables_;
-  std::vector<float> residual_;       // (n_tokens, n_embd)
-  Activations normed_;                // (n_tokens, n_embd)
-  std::vector<float> q_, k_, v_;      // (n_tokens, local heads · head_dim)
-  Activations attended_;              // (n_tokens, local query heads · head_dim)
-  std::vector<float> gate_, up_;      // (n_tokens, n_ff)
-  Activations hidden_;                // (n_tokens, n_ff)
-  Activations head_input_;            // (n_outputs, n_embd)
-  std::vector<float> logits_;         // (n_outputs, n_vocab)
-  std::vector<float> router_logits_;  // (n_tokens, n_experts)
-  std::vector<int32_t> chosen_;       // (n_tokens, n_experts_used)
-  std::vector<float> chosen_weight_;  // (n_tokens, n_experts_used)
-  Activations expert_input_;          // (tokens of one expert, n_embd)
-  std::vector<int64_t> expert_sums_;  // (tokens of one expert, n_embd)
-};
 
 void CpuBackend::allocate(const BackendShape& shape) {
   shape_ = shape;
@@ -421,105 +251,6 @@ void CpuBackend::attention_output(const Matrix& o, int64_t chunk_cols) {
   partial_product(cpu(o), attended_, chunk_cols, partial_sums());
 }
 
-/// hidden = gate(x·gate) · (x·up), quantised by the caller.
-void CpuBackend::gated(const CpuMatrix& gate, const CpuMatrix& up, Gate kind, const Activations& x,
-                       Activations& hidden) {
-  const int64_t n_tokens = x.n_tokens();
-  const int64_t n_ff = gate.n_rows();
-  gate_.resize(static_cast<size_t>(n_tokens * n_ff));
-  up_.resize(static_cast<size_t>(n_tokens * n_ff));
-  const std::array list = {Product{&gate, gate_.data(), n_ff}, Product{&up, up_.data(), n_ff}};
-  products(list, x);
-  for_each_token(n_tokens, [&](int64_t t) {
-    float* row = hidden.f32_row(t);
-    apply_gate(kind, gate_.data() + t * n_ff, up_.data() + t * n_ff, n_ff, row, isa_);
-    std::fill(row + n_ff, row + hidden.padded_cols(), 0.0f);
-  });
-}
-
-void CpuBackend::gate_up(const Matrix& gate, const Matrix& up, Gate gate_kind, const Matrix& reader) {
-  const std::array<const Matrix*, 1> readers = {&reader};
-  hidden_.reshape(static_cast<int64_t>(tokens_.size()), gate.n_rows(), forms_for(readers));
-  if (gate.n_rows() == 0) return;
-  gated(cpu(gate), cpu(up), gate_kind, normed_, hidden_);
-  quantize_rows(hidden_, "ffn");
-}
-
-void CpuBackend::ffn_down(const Matrix& down, int64_t chunk_cols) {
-  partial_product(cpu(down), hidden_, chunk_cols, partial_sums());
-}
-
-void CpuBackend::route(const Matrix& router, int64_t n_used) {
-  const auto n_tokens = static_cast<int64_t>(tokens_.size());
-  const int64_t n_experts = router.n_rows();
-  router_logits_.resize(static_cast<size_t>(n_tokens * n_experts));
-  const std::array list = {Product{&cpu(router), router_logits_.data(), n_experts}};
-  products(list, normed_);
-  chosen_.resize(static_cast<size_t>(n_tokens * n_used));
-  chosen_weight_.resize(static_cast<size_t>(n_tokens * n_used));
-  RouterRule rule;
-  rule.n_experts = static_cast<int>(n_experts);
-  rule.n_used = static_cast<int>(n_used);
-  for (int64_t t = 0; t < n_tokens; ++t) {
-    if (!tandem::route(rule, router_logits_.data() + t * n_experts, chosen_.data() + t * n_used,
-                       chosen_weight_.data() + t * n_used)) {
-      fail_not_finite("router");
-    }
-  }
-}
-
-/// One expert's share of the tokens that chose it, added to `partial`. The router's weight multiplies the
-/// hidden row, so that the experts' sums are added exactly like everything else in fixed point.
-void CpuBackend::expert(const CpuMatrix& gate, const CpuMatrix& up, const CpuMatrix& down, Gate kind,
-                        int64_t chunk_cols, std::span<const int32_t> tokens, std::span<const float> weights,
-                        int64_t* partial) {
-  const auto n = static_cast<int64_t>(tokens.size());
-  expert_input_.reshape(n, shape_.n_embd, normed_.forms());
-  for (int64_t i = 0; i < n; ++i) {
-    std::copy_n(normed_.f32_row(tokens[static_cast<size_t>(i)]), normed_.padded_cols(),
-                expert_input_.f32_row(i));
-  }
-  quantize_rows(expert_input_, "expert input");
-  const std::array<const Matrix*, 1> readers = {&down};
-  hidden_.reshape(n, gate.n_rows(), forms_for(readers));
-  gated(gate, up, kind, expert_input_, hidden_);
-  for_each_token(n, [&](int64_t i) {
-    scale_row(hidden_.f32_row(i), gate.n_rows(), weights[static_cast<size_t>(i)], isa_);
-  });
-  quantize_rows(hidden_, "expert");
-  expert_sums_.resize(static_cast<size_t>(n * shape_.n_embd));
-  partial_product(down, hidden_, chunk_cols, expert_sums_.data());
-  for_each_token(n, [&](int64_t i) {
-    const int64_t* from = expert_sums_.data() + i * shape_.n_embd;
-    int64_t* to = partial + tokens[static_cast<size_t>(i)] * shape_.n_embd;
-    for (int64_t c = 0; c < shape_.n_embd; ++c) to[c] += from[c];
-  });
-}
-
-void CpuBackend::expert_ffn(std::span<const std::unique_ptr<Matrix>> gates,
-                            std::span<const std::unique_ptr<Matrix>> ups,
-                            std::span<const std::unique_ptr<Matrix>> downs, Gate gate_kind,
-                            int64_t chunk_cols) {
-  const auto n_tokens = static_cast<int64_t>(tokens_.size());
-  int64_t* sums = partial_sums();
-  std::fill_n(sums, n_tokens * shape_.n_embd, int64_t{0});
-  if (gates.empty() || gates[0]->n_rows() == 0) return;
-  const auto n_used = static_cast<int64_t>(chosen_.size()) / n_tokens;
-  std::vector<int32_t> tokens;
-  std::vector<float> weights;
-  for (size_t e = 0; e < gates.size(); ++e) {
-    tokens.clear();
-    weights.clear();
-    for (int64_t i = 0; i < n_tokens * n_used; ++i) {
-      if (chosen_[static_cast<size_t>(i)] != static_cast<int32_t>(e)) continue;
-      tokens.push_back(static_cast<int32_t>(i / n_used));
-      weights.push_back(chosen_weight_[static_cast<size_t>(i)]);
-    }
-    if (tokens.empty()) continue;
-    expert(cpu(*gates[e]), cpu(*ups[e]), cpu(*downs[e]), gate_kind, chunk_cols, tokens, weights, sums);
-  }
-}
-
 std::span<const float> CpuBackend::head(std::span<const int64_t> outputs, const Vector& norm, float eps,
                                         const Matrix& head) {
   const auto n = static_cast<int64_t>(outputs.size());
@@ -540,8 +271,6 @@ std::span<const float> CpuBackend::head(std::span<const int64_t> outputs, const 
   products(list, head_input_);
   return logits_;
 }
-
-}  // namespace
 
 std::unique_ptr<Backend> make_cpu_backend(const CpuBackendOptions& options, PartialExchange& exchange) {
   return std::make_unique<CpuBackend>(options, exchange);
