@@ -280,7 +280,10 @@ LauncherInfo launcher_info() {
   // Set by srun only, while SLURM_PROCID is there in a plain batch script too.
   if (const int n_tasks = environment_number("SLURM_STEP_NUM_TASKS", -1); n_tasks > 0) {
     if (info.rank < 0) info.rank = environment_number("SLURM_PROCID", -1);
-    if (info.size < 0) info.size = n_tasks;
+    // A PMIx server that isn't Slurm's made this process, perhaps alone on purpose.
+    const char* space = std::getenv("PMIX_NAMESPACE");
+    const bool inner = space != nullptr && std::strncmp(space, "slurm", 5) != 0;
+    if (info.size < 0 && !inner) info.size = n_tasks;
   }
   info.present = info.rank >= 0 || info.size >= 0;
   return info;
@@ -300,6 +303,7 @@ MpiEnvironment::MpiEnvironment() {
   MPI_Initialized(&started);
   MPI_Finalized(&ended);
   if (started != 0 || ended != 0) throw Error(ExitCode::unavailable, "MPI was started already");
+  const LauncherInfo info = launcher_info();  // before MPI adds variables of its own
   int level = MPI_THREAD_SINGLE;
   check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &level), "MPI_Init_thread");
   MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
@@ -311,13 +315,16 @@ MpiEnvironment::MpiEnvironment() {
   int size = 1;
   check_mpi(MPI_Comm_rank(MPI_COMM_WORLD, &rank), "MPI_Comm_rank");
   check_mpi(MPI_Comm_size(MPI_COMM_WORLD, &size), "MPI_Comm_size");
-  set_job(rank, [](int exit_code) { MPI_Abort(MPI_COMM_WORLD, exit_code); });
-  if (const LauncherInfo info = launcher_info(); size == 1 && info.size > 1) {
+  if (size == 1 && info.size > 1) {
+    const bool slurm = std::getenv("SLURM_STEP_NUM_TASKS") != nullptr;
     throw Error(ExitCode::unavailable,
-                "the launcher started " + std::to_string(info.size) + " ranks but MPI sees one (" +
+                std::string(slurm ? "this Slurm job step has " : "the launcher started ") +
+                    std::to_string(info.size) + (slurm ? " tasks" : " ranks") + " but MPI sees one (" +
                     mpi_library_version() + ")",
-                "start with this MPI library's mpirun, or with srun --mpi=pmix");
+                slurm ? "use srun --mpi=pmix, or this MPI library's mpirun"
+                      : "start with this MPI library's mpirun, or with srun --mpi=pmix");
   }
+  set_job(rank, [](int exit_code) { MPI_Abort(MPI_COMM_WORLD, exit_code); });
 }
 
 MpiEnvironment::~MpiEnvironment() {

@@ -94,4 +94,26 @@ CpuPlacement place_on_cpus(int n_threads, Communicator& communicator) {
   return placement;
 }
 
+std::string bind_to_numa_node(int numa_node) {
+  if (numa_node < 0) return "not bound: the system names no NUMA node for the GPU";
+  const Topology topology = load_topology();
+  const hwloc_obj_t node =
+      hwloc_get_numanode_obj_by_os_index(topology.get(), static_cast<unsigned>(numa_node));
+  const hwloc_const_bitmap_t machine = hwloc_topology_get_allowed_cpuset(topology.get());
+  const Bitmap near(hwloc_bitmap_alloc());
+  if (node != nullptr) hwloc_bitmap_and(near.get(), node->cpuset, machine);
+  if (hwloc_bitmap_iszero(near.get()))
+    return fmt::format("not bound: none of NUMA node {}'s CPUs may be used here", numa_node);
+  const Bitmap bound(hwloc_bitmap_alloc());
+  const bool known = hwloc_get_cpubind(topology.get(), bound.get(), HWLOC_CPUBIND_PROCESS) == 0;
+  if (known && !hwloc_bitmap_isincluded(machine, bound.get())) {
+    const bool beside = hwloc_bitmap_intersects(bound.get(), near.get()) != 0;
+    return fmt::format("bound by the launcher, {} the GPU's NUMA node {}", beside ? "on" : "away from",
+                       numa_node);
+  }
+  if (hwloc_set_cpubind(topology.get(), near.get(), HWLOC_CPUBIND_PROCESS) != 0)
+    return fmt::format("not bound: the system refuses to bind to NUMA node {}", numa_node);
+  return fmt::format("bound to NUMA node {}, beside the GPU", numa_node);
+}
+
 }  // namespace tandem

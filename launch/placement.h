@@ -19,4 +19,9 @@ struct CpuPlacement {
 /// bound the process (its mask is smaller than the node's), that binding is kept. Collective.
 CpuPlacement place_on_cpus(int n_threads, Communicator& communicator);
 
+/// Binds this process, threads that it has included, to the CPUs of a NUMA node (-1: none is known) unless
+/// the launcher has bound it already. For ranks whose work is done by a GPU: few threads, which shall be near
+/// it. Not collective. Says in words what it did.
+std::string bind_to_numa_node(int numa_node);
+
 }  // namespace tandem

@@ -7,6 +7,7 @@
 
 #include "comm/mpi.h"
 #include "launch/command.h"
+#include "launch/gpu_placement.h"
 #include "launch/option_parser.h"
 #include "launch/output.h"
 
@@ -40,8 +41,8 @@ int version_command(Job&, const Arguments& arguments) {
   text += fmt::format("compiler  {}, {}\n", kCompiler, kBuildType);
   text += fmt::format("mpi       {}\n", mpi_library_version());
   text += fmt::format("cpu       {}\n", cpu_features());
-  text += fmt::format("cuda      {}\n", kCuda);
-  text += fmt::format("nccl      {}\n", kNccl);
+  text += fmt::format("cuda      {}\n", cuda_text());
+  text += fmt::format("nccl      {}\n", nccl_text());
   print_result(text);
   return 0;
 }
