@@ -1,5 +1,5 @@
 // Writes the seeds for fuzz_gguf into a folder: the crafted hostile files and one that is in order; with
-// --all also those that are too long for a fuzzer. Called by scripts/fuzz_gguf and
+// --all also those that are too long for a fuzzer. Called by scripts/fuzz and
 // tests/e2e/test_bad_input.py.
 #include <cstdio>
 #include <exception>

@@ -1,4 +1,4 @@
-// Writes the seeds for fuzz_tokenizer into a folder. Called by scripts/fuzz_tokenizer.
+// Writes the seeds for fuzz_tokenizer into a folder. Called by scripts/fuzz.
 #include <cstdio>
 #include <exception>
 #include <filesystem>
