@@ -1,6 +1,9 @@
 #include "ops/cpu/isa.h"
 
 #include <fmt/format.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 #include <array>
 #include <cstdlib>
@@ -16,13 +19,23 @@ struct Supported {
   size_t count = 0;
 };
 
+#if defined(__x86_64__)
+/// Half floats, which __builtin_cpu_supports() of older Clangs does not know.
+bool has_f16c() {
+  unsigned a = 0;
+  unsigned b = 0;
+  unsigned c = 0;
+  unsigned d = 0;
+  return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+}
+#endif
+
 Supported detect() {
   Supported found;
   found.sets[found.count++] = Isa::generic;
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  const bool avx2 =
-      __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512vnni");
@@ -60,13 +73,13 @@ std::string_view isa_name(Isa isa) {
 }
 
 std::span<const Isa> supported_isas() {
-  static const Supported kFound = detect();
-  return {kFound.sets.data(), kFound.count};
+  static const Supported found = detect();
+  return {found.sets.data(), found.count};
 }
 
 Isa best_isa() {
-  static const Isa kBest = choose();
-  return kBest;
+  static const Isa best = choose();
+  return best;
 }
 
 }  // namespace tandem

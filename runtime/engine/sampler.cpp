@@ -101,6 +101,7 @@ std::vector<int32_t> Sampler::sample(std::span<const SampleRow> rows) {
   exchange_draws(pending);
   exchange_everything(pending);
   std::vector<int32_t> tokens;
+  tokens.reserve(pending.size());
   for (const Pending& row : pending) tokens.push_back(row.token);
   return tokens;
 }

@@ -68,11 +68,11 @@ std::string show(const T& value, const DescribeOptions& options) {
 std::string show_array(const GgufArray& array, const DescribeOptions& options) {
   const auto show_list = [&](const auto& list) {
     using Element = typename std::remove_cvref_t<decltype(list)>::value_type;
-    constexpr bool is_text = std::is_same_v<Element, std::string>;
+    constexpr bool kIsText = std::is_same_v<Element, std::string>;
     std::string line = "[";
     for (size_t i = 0; i < std::min(list.size(), options.max_elements); ++i) {
       if (i > 0) line += ", ";
-      if constexpr (is_text) {
+      if constexpr (kIsText) {
         line += fmt::format("\"{}\"", show(list[i], options));
       } else if (array.element_type == GgufType::boolean) {
         line += show(list[i] != 0, options);

@@ -61,14 +61,14 @@ struct SamplingImpl {
     // Adding 1.5 * 2^52 rounds a double below 2^51 to an integer, which then stands in its low bits.
     constexpr double kRound = 0x1.8p52;
     constexpr double kUnits = static_cast<double>(int64_t{1} << kExpSumBits);
-    const auto kRoundBits = __builtin_bit_cast(int64_t, kRound);
+    const auto round_bits = __builtin_bit_cast(int64_t, kRound);
     int64_t sum = 0;
     for (int64_t i = 0; i < n; i += 16) {
       alignas(64) float e[16];
       const F x = (load_or_none(logits + i, n - i) - F::broadcast(max)) * F::broadcast(inverse_temperature);
       exp(x).store(e);
       for (const float value : e) {
-        sum += __builtin_bit_cast(int64_t, static_cast<double>(value) * kUnits + kRound) - kRoundBits;
+        sum += __builtin_bit_cast(int64_t, static_cast<double>(value) * kUnits + kRound) - round_bits;
       }
     }
     return sum;
