@@ -92,6 +92,10 @@ GpuPlacement place_on_gpu(Communicator& communicator, bool allow_share) {
   return placement;
 }
 
+bool cuda_built() {
+  return true;
+}
+
 std::string cuda_text() {
   int driver = 0;
   int runtime = 0;

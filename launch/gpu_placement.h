@@ -27,6 +27,8 @@ struct GpuPlacement {
 /// before threads are made. Throws Error{usage, unavailable}, the same on every rank.
 GpuPlacement place_on_gpu(Communicator& communicator, bool allow_share);
 
+/// Whether this build has the CUDA backend.
+bool cuda_built();
 /// What was built in and what is here: the compiler, the architectures, the driver's version.
 std::string cuda_text();
 /// NCCL's version as its library says it, or why it can't be used.

@@ -13,6 +13,10 @@ GpuPlacement place_on_gpu(Communicator&, bool) {
   throw Error(ExitCode::unavailable, "this build has no CUDA backend", "build with the preset cuda");
 }
 
+bool cuda_built() {
+  return false;
+}
+
 std::string cuda_text() {
   return "not built in";
 }
