@@ -49,7 +49,11 @@ std::vector<GpuInfo> visible_gpus(std::string& why_none) {
   const cudaError_t status = cudaGetDeviceCount(&n);
   if (status != cudaSuccess || n == 0) {
     cudaGetLastError();
-    why_none = status == cudaSuccess ? "no GPU is visible" : cudaGetErrorString(status);
+    int driver = 0;
+    const bool has_driver = cudaDriverGetVersion(&driver) == cudaSuccess && driver != 0;
+    why_none = !has_driver             ? "no NVIDIA driver is loaded"
+               : status == cudaSuccess ? "no GPU is visible"
+                                       : cudaGetErrorString(status);
     return {};
   }
   std::vector<GpuInfo> gpus;

@@ -51,6 +51,36 @@ class Doctor(unittest.TestCase):
         self.assertEqual(tandem("doctor", "--wrong").code, 64)
 
 
+class Gpu(unittest.TestCase):
+    """On a machine with GPUs: two ranks, which share one where there is no second."""
+
+    def test_json(self):
+        result = tandem("doctor", "--json", ranks=2)
+        self.assertEqual(result.code, 0, result.err)
+        found = json.loads(result.out)
+        if not all(rank["n_gpus"] for rank in found["ranks"]):
+            raise unittest.SkipTest(found["ranks"][0]["why_no_gpu"])
+        for rank in found["ranks"]:
+            gpu = rank["gpu"]
+            self.assertTrue(gpu["uuid"].startswith("GPU-"))
+            self.assertEqual(gpu["shared"], rank["n_gpus"] < 2)
+            self.assertGreater(gpu["read"][-1]["gbps"], 50)
+            if gpu["peak_gbps"] > 0:
+                self.assertLess(gpu["read"][-1]["gbps"], gpu["peak_gbps"])
+            self.assertGreater(gpu["host_to_gpu_gbps"], 0.5)
+            self.assertGreater(gpu["gpu_to_host_gbps"], 0.5)
+            self.assertTrue(gpu["fp16_why"] if gpu["fp16_tflops"] is None else gpu["fp16_tflops"] > 1)
+        exchange = found["gpu_exchange"]
+        if exchange["peer"]["works"]:
+            self.assertGreater(exchange["peer"]["gbps"][0][1], 0.5)
+            self.assertEqual(exchange["peer"]["gbps"][1][1], 0)
+        else:
+            self.assertTrue(exchange["peer"]["why_not"])
+        for row in exchange["all_reduce"]["sizes"]:
+            self.assertGreater(row["mpi_us"], 0)
+            self.assertEqual(row["nccl_us"] is None, exchange["all_reduce"]["why_no_nccl"] is not None)
+
+
 class Slurm(unittest.TestCase):
     """A job step of several tasks without a common MPI would be several jobs: refused, with the cure."""
 

@@ -240,6 +240,15 @@ TEST(FirstFault, names_the_rank) {
   EXPECT_EQ(first_fault(comm, ""), "");
 }
 
+TEST(NcclInfoTest, has_a_version_or_a_reason) {
+  const NcclInfo& info = nccl_info();
+  if (info.found) {
+    EXPECT_EQ(info.text.rfind("2.", 0), 0U) << info.text;
+  } else {
+    EXPECT_NE(info.text.find("NCCL"), std::string::npos) << info.text;
+  }
+}
+
 TEST(CommKindNames, are_read) {
   EXPECT_EQ(parse_comm_kind("auto"), CommKind::automatic);
   EXPECT_EQ(parse_comm_kind("nccl"), CommKind::nccl);
