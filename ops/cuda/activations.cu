@@ -58,7 +58,9 @@ CudaActivations::CudaActivations(int64_t max_tokens, Range cols, ActForm form)
       token_bytes_(segments_of(cols).size() * record_bytes_of(form)) {
   require(max_tokens >= 0 && cols.begin >= 0, "cuda activations: shape", max_tokens, cols.begin, cols.end);
   data_ = DeviceBuffer<std::byte>(static_cast<size_t>(max_tokens * token_bytes_));
-  if (data_.size() != 0) check(cudaMemset(data_.data(), 0, data_.bytes()));
+  if (data_.size() == 0) return;
+  check(cudaMemset(data_.data(), 0, data_.bytes()));
+  check(cudaStreamSynchronize(nullptr));  // streams of ours don't wait for it
 }
 
 void CudaActivations::fill(const float* x, int64_t x_stride, int64_t n_tokens, uint32_t* not_finite,

@@ -1,5 +1,5 @@
-// A warp writes one record of activations (activation_layout.h). For kernels that make activations:
-// activations.cu, norm.cu.
+// Writing activations (activation_layout.h): a warp a record, or eight lanes a group of 32. For kernels that
+// make activations: activations.cu, norm.cu, attention.
 #pragma once
 
 #include "ops/cuda/activation_layout.h"
@@ -56,6 +56,48 @@ __device__ inline void store_record(const float (&x)[8], std::byte* record, int 
     *reinterpret_cast<uint2*>(record + ActLayout::kLow + place) = make_uint2(low[0], low[1]);
   if (lane % kQuad == 0) {
     const int group = lane / kQuad;
+    reinterpret_cast<float2*>(record + ActLayout::kMeta)[group] =
+        make_float2(scale, scale * static_cast<float>(whole));
+    reinterpret_cast<float*>(record + ActLayout::kFirst)[group] = scale * static_cast<float>(first);
+  }
+}
+
+/// A group of 32 by eight lanes, to the bits that store_record() writes. x: the lane's columns of the
+/// segment, 32 group + 4 (lane % 8) … + 3. All lanes of the warp; `store`: the same for a group's lanes.
+template <ActForm kForm>
+__device__ inline void store_group(float4 x, std::byte* record, int group, int lane, bool store) {
+  const int part = lane % 8;
+  if constexpr (kForm == ActForm::f32) {
+    if (store) reinterpret_cast<float4*>(record)[8 * group + part] = x;
+    return;
+  }
+  constexpr bool kWide = kForm == ActForm::q15;
+  constexpr float kSteps = kWide ? 127.0F * 128.0F + 63.0F : 127.0F;
+  const float v[4] = {x.x, x.y, x.z, x.w};
+  float amax = fmaxf(fmaxf(fabsf(x.x), fabsf(x.y)), fmaxf(fabsf(x.z), fabsf(x.w)));
+  for (int distance = 1; distance < 8; distance *= 2)
+    amax = fmaxf(amax, __shfl_xor_sync(~0U, amax, distance));
+  const bool zero = amax < 1e-36F;  // below, kSteps / amax could overflow
+  const float inverse = zero ? 0.0F : kSteps / amax;
+  const float scale = zero ? 0.0F : amax / kSteps;
+  uint32_t high = 0;
+  uint32_t low = 0;
+  int sum = 0;
+  for (int i = 0; i < 4; ++i) {
+    const int q = __float2int_rn(v[i] * inverse);
+    const int upper = kWide ? (q + 64) >> 7 : q;
+    sum += q;
+    high |= (static_cast<uint32_t>(upper) & 0xffU) << 8 * i;
+    low |= (static_cast<uint32_t>(q - 128 * upper) & 0xffU) << 8 * i;
+  }
+  sum += __shfl_xor_sync(~0U, sum, 1);
+  const int first = sum + __shfl_xor_sync(~0U, sum, 2);  // lanes 0 to 3: of the first half
+  const int whole = first + __shfl_xor_sync(~0U, first, 4);
+  if (!store) return;
+  const int place = ActLayout::position(32 * group + 4 * part);
+  *reinterpret_cast<uint32_t*>(record + ActLayout::kHigh + place) = high;
+  if constexpr (kWide) *reinterpret_cast<uint32_t*>(record + ActLayout::kLow + place) = low;
+  if (part == 0) {
     reinterpret_cast<float2*>(record + ActLayout::kMeta)[group] =
         make_float2(scale, scale * static_cast<float>(whole));
     reinterpret_cast<float*>(record + ActLayout::kFirst)[group] = scale * static_cast<float>(first);

@@ -1,0 +1,376 @@
+// What the attention kernels share: a head's norm, rotation and storing into the cache by a warp; how a
+// token's positions are cut into pieces; and how partial results are merged and written.
+//
+// The bits of an output row depend on its query, its position, the window, the cached rows that it sees and
+// the number of pieces that the scratch was made for, not on the step's other tokens, the page ids or the
+// grid: a piece is always computed by one block in one order, and pieces are merged in order, whether the
+// block that did them all keeps them in registers or the last block to finish reads them from scratch.
+#pragma once
+
+#include <cuda_fp16.h>
+
+#include "ops/cuda/attention_args.h"
+#include "ops/cuda/dependent_launch.cuh"
+#include "ops/cuda/quantize_device.cuh"
+
+namespace tandem::cuda::device {
+
+/// The maximum of no scores. Finite, so that it can be subtracted from itself.
+inline constexpr float kNoScore = -1e30F;
+
+// --- rows by a warp: lane l owns the elements l + 32 i
+
+template <int kRegs>
+struct WarpRow {
+  float x[kRegs];
+
+  __device__ void load(const float* row, int dim, int lane) {
+#pragma unroll
+    for (int i = 0; i < kRegs; ++i) x[i] = lane + 32 * i < dim ? row[lane + 32 * i] : 0.0F;
+  }
+  __device__ void store(float* row, int dim, int lane) const {
+#pragma unroll
+    for (int i = 0; i < kRegs; ++i) {
+      if (lane + 32 * i < dim) row[lane + 32 * i] = x[i];
+    }
+  }
+  __device__ bool finite() const {
+    bool all = true;
+#pragma unroll
+    for (int i = 0; i < kRegs; ++i) all &= fabsf(x[i]) < INFINITY;
+    return all;
+  }
+  __device__ float amax() const {
+    float most = 0;
+#pragma unroll
+    for (int i = 0; i < kRegs; ++i) most = fmaxf(most, fabsf(x[i]));
+    for (int distance = 16; distance > 0; distance /= 2)
+      most = fmaxf(most, __shfl_xor_sync(~0U, most, distance));
+    return most;
+  }
+  /// x / sqrt(mean(x²) + eps) · weight
+  __device__ void norm(const float* weight, float eps, int dim, int lane) {
+    float squares = 0;
+#pragma unroll
+    for (int i = 0; i < kRegs; ++i) squares = __fmaf_rn(x[i], x[i], squares);
+    for (int distance = 16; distance > 0; distance /= 2) squares += __shfl_xor_sync(~0U, squares, distance);
+    const float factor = 1.0F / sqrtf(squares / static_cast<float>(dim) + eps);
+#pragma unroll
+    for (int i = 0; i < kRegs; ++i) x[i] *= lane + 32 * i < dim ? factor * weight[lane + 32 * i] : 0.0F;
+  }
+};
+
+/// The rotation of a token's heads: what each lane multiplies its elements by.
+template <int kRegs>
+struct WarpRotation {
+  float2 turn[kRegs];  // cos, sin
+  int n_rot = 0;
+  RopeStyle style = RopeStyle::adjacent;
+
+  __device__ void load(const AttentionArgs& args, int64_t token, int lane) {
+    n_rot = args.step.n_rot[args.rope];
+    style = args.style;
+    const int half = n_rot / 2;
+    const auto* table = reinterpret_cast<const float2*>(args.step.rope[args.rope]) + token * half;
+#pragma unroll
+    for (int i = 0; i < kRegs; ++i) {
+      const int d = lane + 32 * i;
+      const int pair = style == RopeStyle::adjacent ? d / 2 : d < half ? d : d - half;
+      turn[i] = d < n_rot ? table[pair] : make_float2(1, 0);
+    }
+  }
+  /// (a, b) becomes (a·cos − b·sin, a·sin + b·cos). row: (dim) of shared memory, the warp's own
+  __device__ void apply(WarpRow<kRegs>& head, float* row, int dim, int lane) const {
+    if (n_rot == 0) return;
+    __syncwarp();
+    head.store(row, dim, lane);
+    __syncwarp();
+    const int half = n_rot / 2;
+#pragma unroll
+    for (int i = 0; i < kRegs; ++i) {
+      const int d = lane + 32 * i;
+      if (d >= n_rot) continue;
+      const bool first = style == RopeStyle::adjacent ? d % 2 == 0 : d < half;
+      const int distance = style == RopeStyle::adjacent ? 1 : half;
+      const float other = row[first ? d + distance : d - distance];
+      head.x[i] = __fmaf_rn(head.x[i], turn[i].x, __fmul_rn(first ? -other : other, turn[i].y));
+    }
+  }
+};
+
+/// The row as half. False where a value is beyond it.
+template <int kRegs>
+__device__ inline bool store_half(const WarpRow<kRegs>& head, __half* out, int dim, int lane) {
+  bool fits = true;
+#pragma unroll
+  for (int i = 0; i < kRegs; ++i) {
+    const __half h = __float2half_rn(head.x[i]);
+    fits &= !__hisinf(h) && !__hisnan(h);
+    if (lane + 32 * i < dim) out[lane + 32 * i] = h;
+  }
+  return fits;
+}
+
+/// codes: (dim), scales: (groups). Scale amax / 127 rounded to half, codes rounded to nearest.
+template <int kRegs>
+__device__ inline bool store_q8(const WarpRow<kRegs>& head, int8_t* codes, __half* scales, int dim,
+                                int lane) {
+  bool fits = head.finite();
+#pragma unroll
+  for (int i = 0; i < kRegs; ++i) {
+    if (32 * i >= dim) break;
+    float amax = fabsf(head.x[i]);
+    for (int distance = 16; distance > 0; distance /= 2)
+      amax = fmaxf(amax, __shfl_xor_sync(~0U, amax, distance));
+    const float scale = amax / 127.0F;
+    const float inverse = amax < 1e-36F ? 0.0F : 127.0F / amax;
+    const __half h = __float2half_rn(scale);
+    fits &= !__hisinf(h);
+    if (lane + 32 * i < dim) codes[lane + 32 * i] = static_cast<int8_t>(__float2int_rn(head.x[i] * inverse));
+    if (lane == 0) scales[i] = h;
+  }
+  return fits;
+}
+
+/// A row into a page's plane (keys or values of a head). False where a value is beyond the cache's type.
+template <int kRegs>
+__device__ inline bool store_cached(const WarpRow<kRegs>& head, CudaKvType type, std::byte* plane, int slot,
+                                    int dim, int lane) {
+  if (type == CudaKvType::f16)
+    return store_half(head, reinterpret_cast<__half*>(plane) + slot * dim, dim, lane);
+  if (type == CudaKvType::f32) {
+    head.store(reinterpret_cast<float*>(plane) + slot * dim, dim, lane);
+    return head.finite();
+  }
+  auto* codes = reinterpret_cast<int8_t*>(plane);
+  auto* scales = reinterpret_cast<__half*>(codes + kPageTokens * dim);
+  const int groups = (dim + kKvGroup - 1) / kKvGroup;
+  return store_q8(head, codes + slot * dim, scales + slot * groups, dim, lane);
+}
+
+__device__ inline void report(uint32_t* not_finite, bool fine) {
+  if (!fine && not_finite != nullptr) *not_finite = 1;
+}
+
+// --- where a token stands, and its pieces
+
+struct TokenPlace {
+  const int32_t* pages = nullptr;
+  int position = 0;
+  int first_seen = 0;
+  int first_page = 0;
+  int pages_a_piece = 0;
+  int n_pieces = 0;
+
+  __device__ void find(const AttentionArgs& args, int64_t token) {
+    position = args.step.positions[token];
+    pages = args.step.pages + args.step.sequences[token] * args.step.pages_stride;
+    first_seen = args.window > 0 ? max(0, position - args.window + 1) : 0;
+    first_page = first_seen / kPageTokens;
+    const int n_pages = position / kPageTokens + 1 - first_page;
+    pages_a_piece = (n_pages + args.max_pieces - 1) / args.max_pieces;
+    n_pieces = (n_pages + pages_a_piece - 1) / pages_a_piece;
+  }
+  /// Positions of a piece that the token sees: [begin, end).
+  __device__ int begin(int piece) const {
+    return max(first_seen, (first_page + piece * pages_a_piece) * kPageTokens);
+  }
+  __device__ int end(int piece) const {
+    return min(position + 1, (first_page + (piece + 1) * pages_a_piece) * kPageTokens);
+  }
+};
+
+// --- partial results
+// A block's vectors: vector i of thread t and head tile h is four columns of a head, number i · threads + t
+// of the tile's (8, head_dim / 4).
+
+/// Sums over positions, relative to their maximum, of a head: four of its columns.
+struct Partial {
+  float4 sum{0, 0, 0, 0};
+  float max = kNoScore;
+  float weight = 0;
+
+  /// Written out with its roundings, so that every place that merges does it to the same bits.
+  __device__ void merge(float4 other, float other_max, float other_weight) {
+    const float most = fmaxf(max, other_max);
+    const float a = exp2f(max - most);
+    const float b = exp2f(other_max - most);
+    sum.x = __fmaf_rn(sum.x, a, __fmul_rn(other.x, b));
+    sum.y = __fmaf_rn(sum.y, a, __fmul_rn(other.y, b));
+    sum.z = __fmaf_rn(sum.z, a, __fmul_rn(other.z, b));
+    sum.w = __fmaf_rn(sum.w, a, __fmul_rn(other.w, b));
+    weight = __fmaf_rn(weight, a, __fmul_rn(other_weight, b));
+    max = most;
+  }
+  __device__ float4 result() const {
+    const float inverse = weight > 0 ? 1.0F / weight : 0.0F;
+    return make_float4(sum.x * inverse, sum.y * inverse, sum.z * inverse, sum.w * inverse);
+  }
+};
+
+/// Four columns of a head's output. All lanes of the warp; `valid`: of a head that exists.
+__device__ inline void write_result(const AttentionArgs& args, int64_t token, int head, int col, float4 x,
+                                    bool valid) {
+  if (!valid) x = make_float4(0, 0, 0, 0);
+  report(args.not_finite,
+         fabsf(x.x) < INFINITY && fabsf(x.y) < INFINITY && fabsf(x.z) < INFINITY && fabsf(x.w) < INFINITY);
+  const int dim = args.cache.head_dim;
+  if (args.out == nullptr) {
+    float* row = args.rows + (token * args.groups.n_heads + head) * dim;
+    if (valid) *reinterpret_cast<float4*>(row + col) = x;
+    return;
+  }
+  const int stored = args.out_lead + head * dim + col;
+  const int segment = stored / kSegmentCols;
+  const int group = stored % kSegmentCols / 32;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  std::byte* row = args.out + token * args.out_token_bytes;
+  if (args.form == ActForm::q8) {
+    store_group<ActForm::q8>(x, row + segment * ActLayout::kQ8Bytes, group, lane, valid);
+  } else if (args.form == ActForm::q15) {
+    store_group<ActForm::q15>(x, row + segment * ActLayout::kQ15Bytes, group, lane, valid);
+  } else {
+    store_group<ActForm::f32>(x, row + segment * ActLayout::kF32Bytes, group, lane, valid);
+  }
+}
+
+/// The block's place in the grid, and its heads.
+struct BlockPlace {
+  int64_t token = 0;
+  int kv_head = 0;
+  int slot = 0;
+  int first_head = 0;
+  int n_heads = 0;
+
+  __device__ explicit BlockPlace(const AttentionArgs& args) {
+    const int n_kv = args.groups.n_kv_heads;
+    slot = static_cast<int>(blockIdx.x) % args.n_slots;
+    const int unit = static_cast<int>(blockIdx.x) / args.n_slots;
+    kv_head = unit % n_kv;
+    token = unit / n_kv;
+    first_head = args.groups.begin[kv_head];
+    n_heads = args.groups.begin[kv_head + 1] - first_head;
+  }
+};
+
+/// A query head as attention needs it, without its scale. row: (head_dim) of shared memory, the warp's own
+template <int kRegs>
+__device__ inline void load_query(const AttentionArgs& args, int64_t token, int head,
+                                  const WarpRotation<kRegs>& rotation, float* row, int lane,
+                                  WarpRow<kRegs>& out) {
+  const int dim = args.cache.head_dim;
+  out.load(args.q + token * args.q_stride + int64_t{head} * dim, dim, lane);
+  if (!args.appends) return;
+  if (args.q_norm != nullptr) out.norm(args.q_norm, args.norm_eps, dim, lane);
+  rotation.apply(out, row, dim, lane);
+  report(args.not_finite, out.finite());
+}
+
+/// Norms and rotates a KV head's key and appends it.
+template <int kRegs>
+__device__ inline void append_key(const AttentionArgs& args, int64_t token, int kv_head, int64_t page,
+                                  int slot, const WarpRotation<kRegs>& rotation, float* row, int lane,
+                                  WarpRow<kRegs>& out) {
+  const int dim = args.cache.head_dim;
+  out.load(args.k + token * args.k_stride + int64_t{kv_head} * dim, dim, lane);
+  if (args.k_norm != nullptr) out.norm(args.k_norm, args.norm_eps, dim, lane);
+  rotation.apply(out, row, dim, lane);
+  report(args.not_finite,
+         store_cached(out, args.cache.type, args.cache.keys(page, kv_head), slot, dim, lane));
+}
+
+template <int kRegs>
+__device__ inline void append_value(const AttentionArgs& args, int64_t token, int kv_head, int64_t page,
+                                    int slot, int lane, WarpRow<kRegs>& out) {
+  const int dim = args.cache.head_dim;
+  out.load(args.v + token * args.v_stride + int64_t{kv_head} * dim, dim, lane);
+  report(args.not_finite,
+         store_cached(out, args.cache.type, args.cache.values(page, kv_head), slot, dim, lane));
+}
+
+/// Everything behind a block's piece: kept, or handed to the block that finishes last.
+template <int kThreads, int kHeadTiles, int kVectors>
+struct Finisher {
+  const AttentionArgs& args;
+  const BlockPlace& block;
+  const TokenPlace& place;
+  bool alone;  ///< this block does all pieces of the token
+  Partial kept[kHeadTiles][kVectors];
+
+  __device__ Finisher(const AttentionArgs& args_in, const BlockPlace& block_in, const TokenPlace& place_in)
+      : args(args_in),
+        block(block_in),
+        place(place_in),
+        alone(args_in.n_slots == 1 || place_in.n_pieces == 1) {}
+
+  /// f(head tile, vector, head of the group, column, is there such a head) of the thread's vectors.
+  template <class F>
+  __device__ void for_vectors(const F& f) const {
+    const int a_head = args.cache.head_dim / 4;
+#pragma unroll
+    for (int tile = 0; tile < kHeadTiles; ++tile) {
+#pragma unroll
+      for (int i = 0; i < kVectors; ++i) {
+        const int vector = i * kThreads + static_cast<int>(threadIdx.x);
+        const int head = 8 * tile + vector / a_head;
+        f(tile, i, head, vector % a_head * 4, vector < 8 * a_head && head < block.n_heads);
+      }
+    }
+  }
+
+  __device__ int64_t partial_index(int head, int piece) const {
+    return (block.token * args.groups.n_heads + block.first_head + head) * args.max_pieces + piece;
+  }
+
+  /// sums: (head tiles, vectors) of the thread; max, weight: (heads) of shared memory
+  __device__ void take(int piece, const float4 (&sums)[kHeadTiles][kVectors], const float* max,
+                       const float* weight) {
+    for_vectors([&](int tile, int i, int head, int col, bool valid) {
+      if (!valid) return;
+      if (alone) {
+        kept[tile][i].merge(sums[tile][i], max[head], weight[head]);
+        return;
+      }
+      const int64_t at = partial_index(head, piece);
+      *reinterpret_cast<float4*>(args.partials + at * args.cache.head_dim + col) = sums[tile][i];
+      if (col == 0) args.partial_sums[at] = make_float2(max[head], weight[head]);
+    });
+  }
+
+  /// The last block of the (token, KV head) merges all pieces, in order. n_done: pieces that this block did.
+  /// shared: a word. All threads.
+  __device__ void finish(int n_done, uint32_t* shared) {
+    if (!alone) {
+      uint32_t* ticket = args.tickets + block.token * args.groups.n_kv_heads + block.kv_head;
+      __threadfence();
+      __syncthreads();
+      if (threadIdx.x == 0) {
+        const uint32_t before = atomicAdd(ticket, static_cast<uint32_t>(n_done));
+        const bool last = before + static_cast<uint32_t>(n_done) == static_cast<uint32_t>(place.n_pieces);
+        if (last) *ticket = 0;
+        *shared = last ? 1 : 0;
+      }
+      __syncthreads();
+      if (*shared == 0) return;
+      __threadfence();
+      for_vectors([&](int tile, int i, int head, int col, bool valid) {
+        if (!valid) return;
+        Partial all;
+        const int64_t first = partial_index(head, 0);
+        const float* sums = args.partials + first * args.cache.head_dim + col;
+#pragma unroll 8
+        for (int piece = 0; piece < place.n_pieces; ++piece) {
+          const float2 of = __ldcg(args.partial_sums + first + piece);
+          const float4 sum = __ldcg(reinterpret_cast<const float4*>(sums + piece * args.cache.head_dim));
+          all.merge(sum, of.x, of.y);
+        }
+        kept[tile][i] = all;
+      });
+    }
+    for_vectors([&](int tile, int i, int head, int col, bool valid) {
+      write_result(args, block.token, block.first_head + head, col, kept[tile][i].result(), valid);
+    });
+  }
+};
+
+}  // namespace tandem::cuda::device

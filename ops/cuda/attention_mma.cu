@@ -1,0 +1,427 @@
+// Attention over an f16 cache by tensor cores (m16n8k16), straight from registers: no staging of keys or
+// values in shared memory, no barrier while the cache is read.
+//
+// Thread map: a block a (token, KV head, slot). Of a piece, warp w takes the tiles of 16 positions w, w +
+// kWarps, …, each with a running maximum of its own; the warps' sums meet in shared memory at the piece's
+// end. A tile: scores' = K (16 positions × dim) · q' (dim × 8 heads), then out' (dim × 8 heads) += V' · p.
+// Which of the 16 k-columns of an instruction a lane holds is free as long as both operands agree, so a
+// lane's keys are 16 contiguous bytes of a position and its values 16 contiguous bytes of four positions.
+// Precision: a query is two halves (22 bits) behind a power of two a head; weights are half, and the sum that
+// divides them is of the rounded ones; everything is added in float.
+// Bytes: each row of the cache once for all query heads of the block, 16 a lane and load; a tile's values and
+// the next tile's keys are in flight while it is worked on. When it appends, the rows of earlier steps are
+// asked for before the kernel waits for its inputs.
+#include "ops/cuda/attention_mma.cuh"
+
+#include "ops/cuda/attention_kernels.h"
+
+namespace tandem::cuda {
+namespace device {
+
+template <class Shape>
+struct MmaCore {
+  static constexpr int kDim = Shape::kDim;
+  static constexpr int kHeadTiles = Shape::kHeadTiles;
+  static constexpr int kWarps = Shape::kWarps;
+  using Shared = typename Shape::Shared;
+  using Keys = KeyTile<kDim>;
+  using Values = ValueTile<kDim>;
+
+  const AttentionArgs& args;
+  const BlockPlace& block;
+  const TokenPlace& place;
+  Shared& shared;
+  int lane = static_cast<int>(threadIdx.x) % 32;
+  int warp = static_cast<int>(threadIdx.x) / 32;
+  int g = lane / 4;
+  int c = lane % 4;
+  int appended = -1;  ///< the position that this block appends; its row lies in shared memory
+  int begin = 0;      ///< positions of the piece
+  int end = 0;
+  int next_page = 0;  ///< of the tile behind the one asked for last
+  Keys keys;
+  Values values;
+  float acc[kHeadTiles][kDim / 16][4];
+  float max[kHeadTiles][2];  ///< heads 2c, 2c + 1 of the tile
+  float sum[kHeadTiles][2];
+  float4 sums[kHeadTiles][Shape::kVectors];
+
+  __device__ MmaCore(const AttentionArgs& args_in, const BlockPlace& block_in, const TokenPlace& place_in,
+                     Shared& shared_in)
+      : args(args_in), block(block_in), place(place_in), shared(shared_in) {}
+
+  __device__ int page_of(int base) const { return base < end ? place.pages[base / kPageTokens] : 0; }
+
+  __device__ void load_keys(const std::byte* plane, int base) {
+    const std::byte* row = plane + (base % kPageTokens + g) * (2 * kDim);
+    keys.template fill<0>(row, c, LoadGlobal{});
+    keys.template fill<1>(row + 8 * 2 * kDim, c, LoadGlobal{});
+  }
+  template <int kRow>
+  __device__ void load_value(const std::byte* plane, int position) {
+    if (position >= begin && position < end) {
+      values.template fill<kRow>(plane + position % kPageTokens * (2 * kDim), g, LoadGlobal{});
+    } else {
+      values.template fill<kRow>(nullptr, g, SetZero{});
+    }
+  }
+  __device__ void load_values(const std::byte* plane, int base) {
+    load_value<0>(plane, base + 2 * c);
+    load_value<1>(plane, base + 2 * c + 1);
+    load_value<2>(plane, base + 2 * c + 8);
+    load_value<3>(plane, base + 2 * c + 9);
+  }
+  /// What was loaded of the position that this block appends was anything.
+  __device__ void patch(int base) {
+    if (appended < base || appended >= base + kTile) return;
+    const LoadShared load;
+    const int at = appended - base;
+    if (at == g) keys.template fill<0>(shared.key, c, load);
+    if (at == g + 8) keys.template fill<1>(shared.key, c, load);
+    if (at == 2 * c) values.template fill<0>(shared.value, g, load);
+    if (at == 2 * c + 1) values.template fill<1>(shared.value, g, load);
+    if (at == 2 * c + 8) values.template fill<2>(shared.value, g, load);
+    if (at == 2 * c + 9) values.template fill<3>(shared.value, g, load);
+  }
+
+  __device__ int first_tile() const { return begin / kTile * kTile + warp * kTile; }
+
+  /// Asks for the warp's first tile of a piece.
+  __device__ void start(int piece) {
+    begin = place.begin(piece);
+    end = place.end(piece);
+    const int base = first_tile();
+    if (base >= end) return;
+    const int64_t page = page_of(base);
+    next_page = page_of(base + kWarps * kTile);
+    load_keys(args.cache.keys(page, block.kv_head), base);
+    load_values(args.cache.values(page, block.kv_head), base);
+  }
+
+  // --- queries and the appended row
+
+  __device__ void split_query(const WarpRow<Shape::kRegs>& head, int i) {
+    const float amax = head.amax();
+    const int bits = __float_as_int(amax) >> 23;           // exponent + 127
+    const int exponent = min(max_of(bits, 7), 253) - 127;  // so that 2^-exponent is a normal number
+    const float inverse = __int_as_float((127 - exponent) << 23);
+    if (lane == 0) shared.exponent[i] = __int_as_float((127 + exponent) << 23);
+    auto* high = reinterpret_cast<__half*>(shared.high[i]);
+    auto* low = reinterpret_cast<__half*>(shared.low[i]);
+#pragma unroll
+    for (int r = 0; r < Shape::kRegs; ++r) {
+      const float x = head.x[r] * inverse;
+      const __half h = __float2half_rn(x);
+      if (lane + 32 * r >= kDim) continue;
+      high[lane + 32 * r] = h;
+      low[lane + 32 * r] = __float2half_rn(x - __half2float(h));
+    }
+  }
+  static __device__ int max_of(int a, int b) {
+    return a > b ? a : b;
+  }
+
+  /// Between these the kernel waits for its inputs.
+  __device__ void prepare(const WarpRotation<Shape::kRegs>& rotation, bool appends, int64_t page) {
+    const int slot = place.position % kPageTokens;
+    float* row = &shared.sums[0][0][0] + warp * kDim;
+    WarpRow<Shape::kRegs> head;
+    for (int job = warp; job < Shape::kHeads + (appends ? 2 : 0); job += kWarps) {
+      if (job < block.n_heads) {
+        load_query(args, block.token, block.first_head + job, rotation, row, lane, head);
+#pragma unroll
+        for (float& x : head.x) x *= args.scale_log2;
+        split_query(head, job);
+      } else if (job < Shape::kHeads) {
+#pragma unroll
+        for (float& x : head.x) x = 0;
+        split_query(head, job);
+      } else if (job == Shape::kHeads) {
+        append_key(args, block.token, block.kv_head, page, slot, rotation, row, lane, head);
+        store_half(head, reinterpret_cast<__half*>(shared.key), kDim, lane);
+      } else {
+        append_value(args, block.token, block.kv_head, page, slot, lane, head);
+        store_half(head, reinterpret_cast<__half*>(shared.value), kDim, lane);
+      }
+    }
+    if (appends) appended = place.position;
+    __syncthreads();
+  }
+
+  // --- a tile
+
+  /// scores of heads 2c, 2c + 1 at the positions g (first two) and g + 8
+  __device__ void score(int tile, float (&scores)[4]) const {
+    float low[4] = {};
+    for (float& s : scores) s = 0;
+    const std::byte* high_row = shared.high[8 * tile + g];
+    const std::byte* low_row = shared.low[8 * tile + g];
+#pragma unroll
+    for (int j = 0; j < Keys::kFull; ++j) {
+      const uint4 h = *reinterpret_cast<const uint4*>(high_row + 64 * j + 16 * c);
+      const uint4 l = *reinterpret_cast<const uint4*>(low_row + 64 * j + 16 * c);
+      const auto& a = keys.words[0][j];
+      const auto& b = keys.words[1][j];
+      mma(scores, a[0], b[0], a[1], b[1], h.x, h.y);
+      mma(low, a[0], b[0], a[1], b[1], l.x, l.y);
+      mma(scores, a[2], b[2], a[3], b[3], h.z, h.w);
+      mma(low, a[2], b[2], a[3], b[3], l.z, l.w);
+    }
+    if constexpr (Keys::kHalf) {
+      const uint2 h = *reinterpret_cast<const uint2*>(high_row + 64 * Keys::kFull + 8 * c);
+      const uint2 l = *reinterpret_cast<const uint2*>(low_row + 64 * Keys::kFull + 8 * c);
+      mma(scores, keys.rest[0][0], keys.rest[1][0], keys.rest[0][1], keys.rest[1][1], h.x, h.y);
+      mma(low, keys.rest[0][0], keys.rest[1][0], keys.rest[0][1], keys.rest[1][1], l.x, l.y);
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) scores[i] = (scores[i] + low[i]) * shared.exponent[8 * tile + 2 * c + i % 2];
+  }
+
+  /// Weights of the tile's positions relative to the new maximum, as the products with the values want them.
+  __device__ void soften(int tile, int base, float (&scores)[4], uint32_t (&weights)[2]) {
+    const bool seen[2] = {base + g >= begin && base + g < end, base + g + 8 >= begin && base + g + 8 < end};
+    float factor[2];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      scores[i] = seen[0] ? scores[i] : -INFINITY;
+      scores[2 + i] = seen[1] ? scores[2 + i] : -INFINITY;
+      float most = fmaxf(scores[i], scores[2 + i]);
+#pragma unroll
+      for (int distance = 4; distance < 32; distance *= 2)
+        most = fmaxf(most, __shfl_xor_sync(~0U, most, distance));
+      most = fmaxf(most, max[tile][i]);
+      factor[i] = exp2f(max[tile][i] - most);
+      max[tile][i] = most;
+      scores[i] = exp2f(scores[i] - most);
+      scores[2 + i] = exp2f(scores[2 + i] - most);
+    }
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const __half2 rounded = __floats2half2_rn(scores[2 * i], scores[2 * i + 1]);
+      const float2 back = __half22float2(rounded);
+      sum[tile][0] = i == 0 ? sum[tile][0] * factor[0] + back.x : sum[tile][0] + back.x;
+      sum[tile][1] = i == 0 ? sum[tile][1] * factor[1] + back.y : sum[tile][1] + back.y;
+      weights[i] = transposed(bits_of(rounded));
+    }
+#pragma unroll
+    for (auto& column : acc[tile]) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) column[i] *= factor[i % 2];
+    }
+  }
+
+  /// Two words of a position's values to 16 columns: row g is the word's first column, g + 8 its second.
+  static __device__ void add_value(float (&out)[4], uint32_t p0, uint32_t p1, uint32_t p2, uint32_t p3,
+                                   const uint32_t (&weights)[2]) {
+    mma(out, __byte_perm(p0, p1, 0x5410), __byte_perm(p0, p1, 0x7632), __byte_perm(p2, p3, 0x5410),
+        __byte_perm(p2, p3, 0x7632), weights[0], weights[1]);
+  }
+  __device__ void add_values(int tile, const uint32_t (&weights)[2]) {
+    auto& out = acc[tile];
+#pragma unroll
+    for (int u = 0; u < Values::kFull; ++u) {
+#pragma unroll
+      for (int t = 0; t < 4; ++t) {
+        add_value(out[4 * u + t], values.words[0][u][t], values.words[1][u][t], values.words[2][u][t],
+                  values.words[3][u][t], weights);
+      }
+    }
+    if constexpr (Values::kHas32) {
+#pragma unroll
+      for (int t = 0; t < 2; ++t) {
+        add_value(out[4 * Values::kFull + t], values.of32[0][t], values.of32[1][t], values.of32[2][t],
+                  values.of32[3][t], weights);
+      }
+    }
+    if constexpr (Values::kHas16) {
+      add_value(out[kDim / 16 - 1], values.of16[0][0], values.of16[1][0], values.of16[2][0],
+                values.of16[3][0], weights);
+    }
+  }
+
+  /// The piece that start() began, to sums, shared.max and shared.sum.
+  template <class F>
+  __device__ void run(const F& finisher) {
+#pragma unroll
+    for (int tile = 0; tile < kHeadTiles; ++tile) {
+      max[tile][0] = max[tile][1] = kNoScore;
+      sum[tile][0] = sum[tile][1] = 0;
+#pragma unroll
+      for (auto& column : acc[tile]) {
+        for (float& x : column) x = 0;
+      }
+    }
+    constexpr int kStep = kWarps * kTile;
+    for (int base = first_tile(); base < end; base += kStep) {
+      patch(base);
+      float scores[kHeadTiles][4];
+#pragma unroll
+      for (int tile = 0; tile < kHeadTiles; ++tile) score(tile, scores[tile]);
+      const bool more = base + kStep < end;
+      const int64_t page = next_page;
+      if (more) {
+        next_page = page_of(base + 2 * kStep);
+        load_keys(args.cache.keys(page, block.kv_head), base + kStep);
+      }
+#pragma unroll
+      for (int tile = 0; tile < kHeadTiles; ++tile) {
+        uint32_t weights[2];
+        soften(tile, base, scores[tile], weights);
+        add_values(tile, weights);
+      }
+      if (more) load_values(args.cache.values(page, block.kv_head), base + kStep);
+    }
+    meet(finisher);
+  }
+
+  // --- the warps' sums
+
+  /// Four columns of heads 2c and 2c + 1 from two instructions' sums.
+  __device__ void store_columns(const float (&first)[4], const float (&second)[4], int col, float f0,
+                                float f1) {
+    *reinterpret_cast<float4*>(&shared.sums[warp][2 * c][col]) =
+        make_float4(first[0] * f0, first[2] * f0, second[0] * f0, second[2] * f0);
+    *reinterpret_cast<float4*>(&shared.sums[warp][2 * c + 1][col]) =
+        make_float4(first[1] * f1, first[3] * f1, second[1] * f1, second[3] * f1);
+  }
+  __device__ void store_sums(int tile, float f0, float f1) {
+    const auto& out = acc[tile];
+#pragma unroll
+    for (int u = 0; u < Values::kFull; ++u) {
+      store_columns(out[4 * u], out[4 * u + 1], 64 * u + 8 * g, f0, f1);
+      store_columns(out[4 * u + 2], out[4 * u + 3], 64 * u + 8 * g + 4, f0, f1);
+    }
+    if constexpr (Values::kHas32)
+      store_columns(out[4 * Values::kFull], out[4 * Values::kFull + 1], Values::kAt32 + 4 * g, f0, f1);
+    if constexpr (Values::kHas16) {
+      const auto& last = out[kDim / 16 - 1];
+      const int col = Values::kAt16 + 2 * g;
+      *reinterpret_cast<float2*>(&shared.sums[warp][2 * c][col]) = make_float2(last[0] * f0, last[2] * f0);
+      *reinterpret_cast<float2*>(&shared.sums[warp][2 * c + 1][col]) =
+          make_float2(last[1] * f1, last[3] * f1);
+    }
+  }
+
+  __device__ float max_over_warps(int head, int n_warps) const {
+    float most = kNoScore;
+    for (int w = 0; w < n_warps; ++w) most = fmaxf(most, shared.warp_max[w][head]);
+    return most;
+  }
+
+  template <class F>
+  __device__ void meet(const F& finisher) {
+    const int n_warps = min(kWarps, (end - begin / kTile * kTile + kTile - 1) / kTile);
+#pragma unroll
+    for (int tile = 0; tile < kHeadTiles; ++tile) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        for (int distance = 4; distance < 32; distance *= 2)
+          sum[tile][i] += __shfl_xor_sync(~0U, sum[tile][i], distance);
+        if (g != 0) continue;
+        shared.warp_max[warp][8 * tile + 2 * c + i] = max[tile][i];
+        shared.warp_sum[warp][8 * tile + 2 * c + i] = sum[tile][i];
+      }
+    }
+    __syncthreads();
+    if (static_cast<int>(threadIdx.x) < Shape::kHeads) {
+      const auto head = static_cast<int>(threadIdx.x);
+      const float most = max_over_warps(head, n_warps);
+      float total = 0;
+      for (int w = 0; w < n_warps; ++w)
+        total += shared.warp_sum[w][head] * exp2f(shared.warp_max[w][head] - most);
+      shared.max[head] = most;
+      shared.sum[head] = total;
+    }
+#pragma unroll
+    for (int tile = 0; tile < kHeadTiles; ++tile) {
+      if (tile > 0) __syncthreads();
+      if (warp < n_warps) {
+        const int head = 8 * tile + 2 * c;
+        store_sums(tile, exp2f(max[tile][0] - max_over_warps(head, n_warps)),
+                   exp2f(max[tile][1] - max_over_warps(head + 1, n_warps)));
+      }
+      __syncthreads();
+      finisher.for_vectors([&](int of, int i, int head, int col, bool valid) {
+        if (!valid || of != tile) return;
+        float4 total = make_float4(0, 0, 0, 0);
+        for (int w = 0; w < n_warps; ++w) {
+          const float4 x = *reinterpret_cast<const float4*>(&shared.sums[w][head % 8][col]);
+          total = make_float4(total.x + x.x, total.y + x.y, total.z + x.z, total.w + x.w);
+        }
+        sums[of][i] = total;
+      });
+    }
+  }
+};
+
+}  // namespace device
+
+namespace {
+
+template <int kDim, int kHeadTiles>
+__global__ __launch_bounds__(device::MmaShape<kDim, kHeadTiles>::kThreads,
+                             1) void mma_attention_kernel(const __grid_constant__ AttentionArgs args) {
+#if __CUDA_ARCH__ >= 800
+  using Shape = device::MmaShape<kDim, kHeadTiles>;
+  extern __shared__ float4 memory[];
+  auto& shared = *reinterpret_cast<typename Shape::Shared*>(memory);
+  const device::BlockPlace block(args);
+  device::TokenPlace place;
+  device::let_next_start();
+  if (!args.appends) device::wait_for_inputs();
+  place.find(args, block.token);
+  if (block.slot >= place.n_pieces) return;  // others of the grid wait, so the next kernel's inputs are safe
+  const bool appends = args.appends && (place.n_pieces - 1) % args.n_slots == block.slot;
+  const int64_t page = appends ? place.pages[place.position / kPageTokens] : 0;
+  device::MmaCore<Shape> core(args, block, place, shared);
+  core.start(block.slot);
+  device::WarpRotation<Shape::kRegs> rotation;
+  if (args.appends) rotation.load(args, block.token, core.lane);
+  if (args.appends) device::wait_for_inputs();
+  core.prepare(rotation, appends, page);
+  device::Finisher<Shape::kThreads, kHeadTiles, Shape::kVectors> finisher(args, block, place);
+  int n_done = 0;
+  for (int piece = block.slot; piece < place.n_pieces; piece += args.n_slots) {
+    if (n_done != 0) core.start(piece);
+    core.run(finisher);
+    finisher.take(piece, core.sums, shared.max, shared.sum);
+    __syncthreads();
+    ++n_done;
+  }
+  finisher.finish(n_done, &shared.last);
+#endif
+}
+
+template <int kDim>
+AttentionKernel kernel_of(int max_group) {
+  using One = device::MmaShape<kDim, 1>;
+  using Two = device::MmaShape<kDim <= 128 ? kDim : 128, 2>;
+  if (max_group <= 8)
+    return {reinterpret_cast<const void*>(mma_attention_kernel<kDim, 1>), One::kThreads,
+            sizeof(typename One::Shared)};
+  return {reinterpret_cast<const void*>(mma_attention_kernel<Two::kDim, 2>), Two::kThreads,
+          sizeof(typename Two::Shared)};
+}
+
+}  // namespace
+
+AttentionKernel mma_attention(CudaKvType type, int32_t head_dim, int max_group) {
+  if (type != CudaKvType::f16) return {};
+  switch (head_dim) {
+    case 64:
+      return kernel_of<64>(max_group);
+    case 80:
+      return kernel_of<80>(max_group);
+    case 96:
+      return kernel_of<96>(max_group);
+    case 128:
+      return kernel_of<128>(max_group);
+    case 256:
+      if (max_group > 8) return {};  // more sums than registers
+      return kernel_of<256>(max_group);
+    default:
+      return {};
+  }
+}
+
+}  // namespace tandem::cuda

@@ -1,0 +1,136 @@
+// How attention by tensor cores (attention_mma.cu) is cut, and what a lane holds of a tile of 16 positions.
+#pragma once
+
+#include "ops/cuda/attention_device.cuh"
+
+namespace tandem::cuda {
+namespace device {
+
+constexpr int kTile = 16;  ///< positions
+
+__device__ inline void load_words(uint32_t (&out)[4], const std::byte* p) {
+  asm volatile("ld.global.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
+               : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+               : "l"(p));
+}
+__device__ inline void load_words(uint32_t (&out)[2], const std::byte* p) {
+  asm volatile("ld.global.L1::no_allocate.v2.u32 {%0,%1}, [%2];" : "=r"(out[0]), "=r"(out[1]) : "l"(p));
+}
+__device__ inline void load_words(uint32_t (&out)[1], const std::byte* p) {
+  asm volatile("ld.global.L1::no_allocate.u32 %0, [%1];" : "=r"(out[0]) : "l"(p));
+}
+
+/// c += a (16 × 16) · b (16 × 8)
+__device__ inline void mma(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
+                           uint32_t b1) {
+#if __CUDA_ARCH__ >= 800
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+      "{%0,%1,%2,%3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+#endif
+}
+
+/// An 8 × 8 matrix of halves, a lane two neighbours of a row: its transpose.
+__device__ inline uint32_t transposed(uint32_t x) {
+#if __CUDA_ARCH__ >= 750
+  asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %0;" : "+r"(x));
+#endif
+  return x;
+}
+
+__device__ inline uint32_t bits_of(__half2 h) {
+  return *reinterpret_cast<const uint32_t*>(&h);
+}
+
+template <int kDimIn, int kHeadTilesIn>
+struct MmaShape {
+  static constexpr int kDim = kDimIn;
+  static constexpr int kHeadTiles = kHeadTilesIn;
+  static constexpr int kHeads = 8 * kHeadTiles;
+  static constexpr int kWarps = kDim <= 128 && kHeadTiles == 1 ? 16 : 8;
+  static constexpr int kThreads = 32 * kWarps;
+  static constexpr int kVectors = (2 * kDim + kThreads - 1) / kThreads;  ///< of four columns, a head tile
+  static constexpr int kRegs = (kDim + 31) / 32;
+  /// From one query's halves to the next's: 64 modulo 128 bytes, so that 8 lanes' 16 bytes don't collide.
+  static constexpr int kQueryBytes = 2 * kDim / 128 * 128 + (2 * kDim % 128 > 64 ? 192 : 64);
+  static constexpr int kSumStride = kDim + 4;
+  static_assert(kQueryBytes >= 2 * kDim && kQueryBytes % 128 == 64);
+
+  struct alignas(16) Shared {
+    std::byte high[kHeads][kQueryBytes];
+    std::byte low[kHeads][kQueryBytes];
+    std::byte key[2 * kDim];  ///< that this block appends
+    std::byte value[2 * kDim];
+    float exponent[kHeads];  ///< the power of two in front of a query
+    float warp_max[kWarps][kHeads];
+    float warp_sum[kWarps][kHeads];
+    float max[kHeads];
+    float sum[kHeads];
+    uint32_t last;
+    alignas(16) float sums[kWarps][8][kSumStride];  ///< of a head tile; before that the warps' rows
+  };
+};
+
+/// The keys of a tile: lane (g, c) = (lane / 4, lane % 4) holds of the positions g and g + 8 the elements
+/// 32 j + 8 c … + 7, and of a last half of 16 the elements 4 c … + 3.
+template <int kDim>
+struct KeyTile {
+  static constexpr int kFull = kDim / 32;
+  static constexpr bool kHalf = kDim % 32 != 0;
+  uint32_t words[2][kFull][4];
+  uint32_t rest[2][2];
+
+  template <int kRow, class Load>
+  __device__ void fill(const std::byte* row, int c, const Load& load) {
+#pragma unroll
+    for (int j = 0; j < kFull; ++j) load(words[kRow][j], row + 64 * j + 16 * c);
+    if constexpr (kHalf) load(rest[kRow], row + 64 * kFull + 8 * c);
+  }
+};
+
+/// The values of a tile: lane (g, c) holds of the positions 2c, 2c + 1, 2c + 8, 2c + 9 the columns 64 u + 8 g
+/// … + 7, and of what is left over 32 + 16: 4 g … + 3, 2 g … + 1.
+template <int kDim>
+struct ValueTile {
+  static constexpr int kFull = kDim / 64;
+  static constexpr bool kHas32 = kDim % 64 >= 32;
+  static constexpr bool kHas16 = kDim % 32 != 0;
+  static constexpr int kAt32 = 64 * kFull;
+  static constexpr int kAt16 = kAt32 + (kHas32 ? 32 : 0);
+  uint32_t words[4][kFull > 0 ? kFull : 1][4];
+  uint32_t of32[4][2];
+  uint32_t of16[4][1];
+
+  template <int kRow, class Load>
+  __device__ void fill(const std::byte* row, int g, const Load& load) {
+#pragma unroll
+    for (int u = 0; u < kFull; ++u) load(words[kRow][u], row + 128 * u + 16 * g);
+    if constexpr (kHas32) load(of32[kRow], row + 2 * kAt32 + 8 * g);
+    if constexpr (kHas16) load(of16[kRow], row + 2 * kAt16 + 4 * g);
+  }
+};
+
+struct LoadGlobal {
+  template <int n>
+  __device__ void operator()(uint32_t (&out)[n], const std::byte* p) const {
+    load_words(out, p);
+  }
+};
+struct LoadShared {
+  template <int n>
+  __device__ void operator()(uint32_t (&out)[n], const std::byte* p) const {
+#pragma unroll
+    for (int i = 0; i < n; ++i) out[i] = reinterpret_cast<const uint32_t*>(p)[i];
+  }
+};
+struct SetZero {
+  template <int n>
+  __device__ void operator()(uint32_t (&out)[n], const std::byte* /*p*/) const {
+#pragma unroll
+    for (int i = 0; i < n; ++i) out[i] = 0;
+  }
+};
+
+}  // namespace device
+}  // namespace tandem::cuda

@@ -1,0 +1,328 @@
+// Cases of attention for the GPU tests: inputs that depend on (what, sequence, position) alone, the truth by
+// ops/ref, the cache as earlier steps left it with NaN in every slot that was never written, and a run on the
+// device.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <random>
+
+#include "ops/core/half.h"
+#include "ops/cuda/attention.h"
+#include "ops/ref/attention.h"
+#include "ops/ref/rows.h"
+#include "tests/ops/cuda/gpu_support.h"
+
+namespace tandem::cuda {
+
+inline constexpr double kEps = 1e-5;
+
+/// One sequence's part of a step: its new tokens begin at `first`.
+struct Part {
+  int32_t first = 0;
+  int32_t n = 1;
+};
+
+struct Case {
+  int32_t head_dim = 128;
+  std::vector<int32_t> kv_of_head = {0, 0, 0, 0, 1, 1, 1, 1};
+  std::vector<Part> parts = {{511, 1}};
+  CudaKvType type = CudaKvType::f16;
+  int64_t window = 0;
+  int32_t n_rot = 0;  ///< 0: head_dim
+  RopeStyle style = RopeStyle::adjacent;
+  bool norm = false;
+  bool together = true;  ///< append_attend(), where each part has one token
+  float q_size = 1.0F;
+  float k_size = 1.0F;
+  uint32_t page_seed = 1;
+  ActForm form = ActForm::f32;
+  int64_t first_col = 0;  ///< of the output
+  int64_t max_positions = 32768;
+
+  int32_t n_kv() const { return kv_of_head.empty() ? 0 : kv_of_head.back() + 1; }
+  int64_t n_heads() const { return static_cast<int64_t>(kv_of_head.size()); }
+  int64_t n_tokens() const {
+    return std::accumulate(parts.begin(), parts.end(), int64_t{0}, [](int64_t n, Part p) { return n + p.n; });
+  }
+  int32_t rotated() const { return n_rot == 0 ? head_dim : n_rot; }
+  Range cols() const { return {first_col, first_col + n_heads() * head_dim}; }
+};
+
+/// Values that depend on (what, position) alone, so that a sequence is the same alone and among others. A
+/// sequence is known by its first new position.
+inline std::vector<float> row_of(uint32_t what, uint32_t sequence, int32_t position, int64_t n, float size) {
+  std::mt19937 random(what * 7919U + sequence * 104729U + static_cast<uint32_t>(position) * 31U);
+  std::normal_distribution<float> normal(0.05F, 1.0F);
+  std::vector<float> row(static_cast<size_t>(n));
+  for (float& x : row) x = normal(random) * size;
+  return row;
+}
+enum : uint32_t { kQuery = 1, kKey = 2, kValue = 3, kQueryNorm = 4, kKeyNorm = 5 };
+
+inline std::vector<double> frequencies(int32_t n_rot) {
+  std::vector<double> f;
+  for (int32_t i = 0; i < n_rot / 2; ++i) f.push_back(std::pow(10000.0, -2.0 * i / n_rot));
+  return f;
+}
+
+/// A row as the cache keeps it. codes, scales: where they lie in a plane, or null.
+inline std::vector<double> rounded(const std::vector<double>& row, CudaKvType type,
+                                   std::byte* plane = nullptr, int slot = 0) {
+  std::vector<double> out;
+  const size_t dim = row.size();
+  const size_t groups = (dim + 31) / 32;
+  for (size_t g = 0; g < groups; ++g) {
+    const size_t end = std::min(dim, 32 * (g + 1));
+    float amax = 0;
+    for (size_t i = 32 * g; i < end; ++i) amax = std::max(amax, std::fabs(static_cast<float>(row[i])));
+    const uint16_t d = float_to_f16_bits(amax / 127.0F);
+    if (type == CudaKvType::q8_0 && plane != nullptr)
+      std::memcpy(plane + kPageTokens * dim + 2 * (static_cast<size_t>(slot) * groups + g), &d, 2);
+    for (size_t i = 32 * g; i < end; ++i) {
+      const auto x = static_cast<float>(row[i]);
+      const size_t at = static_cast<size_t>(slot) * dim + i;
+      if (type == CudaKvType::f32) {
+        if (plane != nullptr) std::memcpy(plane + 4 * at, &x, 4);
+        out.push_back(static_cast<double>(x));
+      } else if (type == CudaKvType::f16) {
+        const uint16_t h = float_to_f16_bits(x);
+        if (plane != nullptr) std::memcpy(plane + 2 * at, &h, 2);
+        out.push_back(static_cast<double>(f16_bits_to_float(h)));
+      } else {
+        const auto q = static_cast<int8_t>(std::lrintf(x * (127.0F / amax)));
+        if (plane != nullptr) std::memcpy(plane + at, &q, 1);
+        out.push_back(static_cast<double>(f16_bits_to_float(d)) * q);
+      }
+    }
+  }
+  return out;
+}
+
+/// The host's side of a case: inputs, the cache as earlier steps left it, and the truth.
+struct Host {
+  std::vector<float> q, k, v, q_norm, k_norm, rope;
+  std::vector<int32_t> positions, sequences, pages;
+  int64_t pages_stride = 0;
+  int64_t n_pages = 0;
+  std::vector<std::byte> image;    // of layer 1
+  std::vector<double> truth;       // (n_tokens, n_heads, head_dim)
+  std::vector<double> appended_k;  // (n_tokens, n_kv, head_dim) as the cache keeps them
+  std::vector<double> appended_v;
+};
+
+inline std::vector<double> slice(const std::vector<float>& row, int64_t head, int64_t dim) {
+  return {row.begin() + head * dim, row.begin() + (head + 1) * dim};
+}
+
+inline std::vector<double> turned(const Case& c, std::vector<double> head, const std::vector<float>& norm,
+                                  int32_t position) {
+  if (c.norm) head = ref::rms_norm(head, norm, kEps);
+  return ref::rope(head, position, frequencies(c.rotated()), 1.0, c.style == RopeStyle::halves);
+}
+
+inline void deal_pages(const Case& c, Host& host) {
+  int32_t longest = 0;
+  for (const Part& part : c.parts) longest = std::max(longest, part.first + part.n);
+  host.pages_stride = ceil_div(longest, kPageTokens) + 1;
+  host.n_pages = static_cast<int64_t>(c.parts.size()) * host.pages_stride + 3;
+  std::vector<int32_t> ids(static_cast<size_t>(host.n_pages));
+  std::iota(ids.begin(), ids.end(), 0);
+  std::shuffle(ids.begin(), ids.end(), std::mt19937(c.page_seed));
+  host.pages.assign(c.parts.size() * static_cast<size_t>(host.pages_stride), -1000000);
+  size_t next = 0;
+  for (size_t s = 0; s < c.parts.size(); ++s) {
+    for (int64_t i = 0; i < ceil_div(c.parts[s].first + c.parts[s].n, kPageTokens); ++i)
+      host.pages[s * static_cast<size_t>(host.pages_stride) + static_cast<size_t>(i)] = ids[next++];
+  }
+}
+
+inline void append(std::vector<float>& to, const std::vector<float>& row) {
+  to.insert(to.end(), row.begin(), row.end());
+}
+
+inline void make_tokens(const Case& c, Host& host, size_t s) {
+  const Part& part = c.parts[s];
+  const auto id = static_cast<uint32_t>(part.first);
+  for (int32_t p = part.first; p < part.first + part.n; ++p) {
+    append(host.q, row_of(kQuery, id, p, c.n_heads() * c.head_dim, c.q_size));
+    append(host.k, row_of(kKey, id, p, c.n_kv() * c.head_dim, c.k_size));
+    append(host.v, row_of(kValue, id, p, c.n_kv() * c.head_dim, 1.0F));
+    host.positions.push_back(p);
+    host.sequences.push_back(static_cast<int32_t>(s));
+    for (const double f : frequencies(c.rotated())) {
+      host.rope.push_back(static_cast<float>(std::cos(p * f)));
+      host.rope.push_back(static_cast<float>(std::sin(p * f)));
+    }
+  }
+}
+
+/// The truth for one sequence and KV head, and the image of what earlier steps appended.
+inline void make_head(const Case& c, const KvView& view, Host& host, size_t s, int64_t first_token,
+                      int32_t kv) {
+  const Part& part = c.parts[s];
+  const auto id = static_cast<uint32_t>(part.first);
+  std::vector<double> keys;
+  std::vector<double> values;
+  for (int32_t p = 0; p < part.first + part.n; ++p) {
+    const bool old = p < part.first;
+    const int64_t page =
+        host.pages[s * static_cast<size_t>(host.pages_stride) + static_cast<size_t>(p / kPageTokens)];
+    const int slot = p % kPageTokens;
+    auto key = slice(row_of(kKey, id, p, c.n_kv() * c.head_dim, c.k_size), kv, c.head_dim);
+    if (!old) key = turned(c, key, host.k_norm, p);
+    key = rounded(key, c.type, old ? view.keys(page, kv) : nullptr, slot);
+    const auto value = rounded(slice(row_of(kValue, id, p, c.n_kv() * c.head_dim, 1.0F), kv, c.head_dim),
+                               c.type, old ? view.values(page, kv) : nullptr, slot);
+    keys.insert(keys.end(), key.begin(), key.end());
+    values.insert(values.end(), value.begin(), value.end());
+    if (old) continue;
+    const int64_t at = ((first_token + p - part.first) * c.n_kv() + kv) * c.head_dim;
+    std::copy(key.begin(), key.end(), host.appended_k.begin() + at);
+    std::copy(value.begin(), value.end(), host.appended_v.begin() + at);
+  }
+  for (int32_t p = part.first; p < part.first + part.n; ++p) {
+    const int64_t token = first_token + p - part.first;
+    const std::vector<float> q = row_of(kQuery, id, p, c.n_heads() * c.head_dim, c.q_size);
+    for (int64_t h = 0; h < c.n_heads(); ++h) {
+      if (c.kv_of_head[static_cast<size_t>(h)] != kv) continue;
+      const auto head = turned(c, slice(q, h, c.head_dim), host.q_norm, p);
+      const auto out = ref::attend({head, keys, values, c.head_dim, c.head_dim}, p, c.window,
+                                   1.0 / std::sqrt(c.head_dim), 0.0);
+      std::copy(out.begin(), out.end(), host.truth.begin() + (token * c.n_heads() + h) * c.head_dim);
+    }
+  }
+}
+
+inline Host make_host(const Case& c) {
+  Host host;
+  deal_pages(c, host);
+  host.q_norm = row_of(kQueryNorm, 0, 0, c.head_dim, 1.0F);
+  host.k_norm = row_of(kKeyNorm, 0, 0, c.head_dim, 1.0F);
+  const CudaKvCache shape(1, c.n_kv(), c.head_dim, c.type, host.n_pages);
+  KvView view = shape.layer(0);
+  host.image.assign(shape.bytes(), std::byte{0xff});  // NaN in every type
+  view.data = host.image.data();
+  host.truth.resize(static_cast<size_t>(c.n_tokens() * c.n_heads() * c.head_dim));
+  host.appended_k.resize(static_cast<size_t>(c.n_tokens() * c.n_kv() * c.head_dim));
+  host.appended_v.resize(host.appended_k.size());
+  int64_t token = 0;
+  for (size_t s = 0; s < c.parts.size(); ++s) {
+    make_tokens(c, host, s);
+    for (int32_t kv = 0; kv < c.n_kv(); ++kv) make_head(c, view, host, s, token, kv);
+    token += c.parts[s].n;
+  }
+  return host;
+}
+
+struct Outcome {
+  std::vector<float> out;          // (n_tokens, n_heads * head_dim)
+  std::vector<std::byte> records;  // (n_tokens, token_bytes)
+  bool padding_is_zero = true;
+  std::vector<std::byte> image;  // of the layer, afterwards
+  bool other_layers_untouched = true;
+  uint32_t not_finite = 0;
+};
+
+/// A case on the device.
+class DeviceRun {
+ public:
+  DeviceRun(const Case& c, const Host& host)
+      : c_(c),
+        cache_(3, c.n_kv(), c.head_dim, c.type, host.n_pages),
+        scratch_(AttentionShape{c.kv_of_head, c.n_kv(), c.head_dim, c.n_tokens() + 5, c.max_positions}),
+        out_(c.n_tokens(), c.cols(), c.form),
+        q_(to_device(host.q)),
+        k_(to_device(host.k)),
+        v_(to_device(host.v)),
+        q_norm_(to_device(host.q_norm)),
+        k_norm_(to_device(host.k_norm)),
+        rope_(to_device(host.rope)),
+        ints_{to_device(host.positions), to_device(host.sequences), to_device(host.pages)},
+        flag_(to_device(std::vector<uint32_t>{0})) {
+    check(cudaMemset(cache_.raw(), 0xff, cache_.bytes()));
+    check(cudaMemcpy(cache_.layer(1).data, host.image.data(), host.image.size(), cudaMemcpyHostToDevice));
+    what_.step.positions = ints_[0].data();
+    what_.step.sequences = ints_[1].data();
+    what_.step.pages = ints_[2].data();
+    what_.step.pages_stride = host.pages_stride;
+    what_.step.rope[1] = rope_.data();
+    what_.step.n_rot[1] = c.rotated();
+    what_.cache = cache_.layer(1);
+    what_.q = q_.data();
+    what_.k = k_.data();
+    what_.v = v_.data();
+    what_.q_stride = c.n_heads() * c.head_dim;
+    what_.k_stride = what_.v_stride = int64_t{c.n_kv()} * c.head_dim;
+    what_.q_norm = c.norm ? q_norm_.data() : nullptr;
+    what_.k_norm = c.norm ? k_norm_.data() : nullptr;
+    what_.norm_eps = static_cast<float>(kEps);
+    what_.rope = 1;
+    what_.style = c.style;
+    what_.scale = 1.0F / std::sqrt(static_cast<float>(c.head_dim));
+    what_.window = c.window;
+    what_.not_finite = flag_.data();
+    what_.scratch = &scratch_;
+    what_.out = &out_;
+    check(cudaDeviceSynchronize());  // what was copied and set is not ordered with the run's stream
+  }
+
+  void launch() {
+    if (c_.together) {
+      append_attend(what_, c_.n_tokens(), true, stream_.get());
+    } else {
+      rope_append(what_, c_.n_tokens(), true, stream_.get());
+      attend(what_, c_.n_tokens(), true, stream_.get());
+    }
+  }
+
+  Outcome outcome() {
+    stream_.synchronize();
+    Outcome got;
+    got.records = to_host(out_.data(), static_cast<size_t>(c_.n_tokens() * out_.token_bytes()));
+    const std::vector<float> all = decode_all(out_, c_.n_tokens());
+    const Range segments = segments_of(c_.cols());
+    const int64_t width = segments.size() * kSegmentCols;
+    for (size_t i = 0; i < all.size(); ++i) {
+      const int64_t col = segments.begin * kSegmentCols + static_cast<int64_t>(i) % width;
+      if (c_.cols().contains(col)) {
+        got.out.push_back(all[i]);
+      } else {
+        got.padding_is_zero &= all[i] == 0.0F;
+      }
+    }
+    const auto layer = static_cast<size_t>(cache_.layer(1).data - cache_.layer(0).data);
+    const std::vector<std::byte> raw = to_host(cache_.raw(), cache_.bytes());
+    for (size_t i = 0; i < raw.size(); ++i) {
+      if (i / layer != 1) got.other_layers_untouched &= raw[i] == std::byte{0xff};
+    }
+    got.image.assign(raw.begin() + static_cast<std::ptrdiff_t>(layer),
+                     raw.begin() + static_cast<std::ptrdiff_t>(2 * layer));
+    got.not_finite = to_host(flag_.data(), 1)[0];
+    return got;
+  }
+
+  const Stream& stream() const { return stream_; }
+  CudaKvCache& cache() { return cache_; }
+  int32_t* positions() const { return ints_[0].data(); }
+
+ private:
+  const Case& c_;
+  Stream stream_;
+  CudaKvCache cache_;
+  AttentionScratch scratch_;
+  CudaActivations out_;
+  DeviceBuffer<float> q_, k_, v_, q_norm_, k_norm_, rope_;
+  DeviceBuffer<int32_t> ints_[3];
+  DeviceBuffer<uint32_t> flag_;
+  Attention what_;
+};
+
+inline Outcome run(const Case& c, const Host& host) {
+  DeviceRun device(c, host);
+  device.launch();
+  return device.outcome();
+}
+
+}  // namespace tandem::cuda
