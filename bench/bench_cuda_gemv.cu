@@ -218,7 +218,7 @@ class Bench {
       const double all = graph_us(stream_, [&] {
         for (int i = 0; i < n * n_rounds; ++i) {
           const GemvOperand part{&weights[static_cast<size_t>(i % n)], nullptr, y_.data(), kMaxRows};
-          gemv({&part, 1}, x, n_tokens, Epilogue::none, early, stream_.get());
+          gemv({&part, 1}, x, n_tokens, {Epilogue::none, early}, stream_.get());
         }
       });
       us[early ? 1 : 0] = all / (n * n_rounds);
@@ -247,7 +247,7 @@ class Bench {
                                    [&] {
                                      for (size_t i = 0; i < weights.size(); ++i) {
                                        const GemvOperand part{&weights[i], nullptr, y_.data(), kMaxRows};
-                                       gemv({&part, 1}, x[i % 4], 1, Epilogue::none, early, stream_.get());
+                                       gemv({&part, 1}, x[i % 4], 1, {Epilogue::none, early}, stream_.get());
                                      }
                                    }) /
                           n;
@@ -279,7 +279,7 @@ class Bench {
                        const GemvOperand parts[] = {{&weights[i], nullptr, y_.data(), kMaxRows},
                                                     {&weights[i + 1], nullptr, y_.data() + 4096, kMaxRows},
                                                     {&weights[i + 2], nullptr, y_.data() + 8192, kMaxRows}};
-                       gemv(parts, x, 1, Epilogue::none, early, stream_.get());
+                       gemv(parts, x, 1, {Epilogue::none, early}, stream_.get());
                      }
                    }) /
           n;

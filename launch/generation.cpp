@@ -80,6 +80,7 @@ void report_load(Session& session, Communicator& communicator) {
       stats.n_reads);
   const std::vector<std::string> all = communicator.gather_text(mine);
   if (communicator.rank() != 0) return;
+  for (const std::string& line : session.placement_lines()) spdlog::debug("{}", line);
   for (size_t r = 0; r < all.size(); ++r) spdlog::debug("rank {}: {}", r, all[r]);
   spdlog::info("{} on {} rank{}, loaded in {:.2f} s", session.config().name, communicator.size(),
                communicator.size() == 1 ? "" : "s", session.load_seconds());

@@ -76,14 +76,18 @@ void add_model_options(OptionParser& parser, ModelOptions& options) {
   parser.add_choice("backend", options.backend, {"auto", "cpu", "cuda"}, "what computes");
   parser.add_choice("comm", options.comm, {"auto", "peer", "nccl", "mpi"},
                     "how ranks add up their partial sums");
+  parser.add_flag("allow-share", options.allow_share, "ranks may share a GPU");
+  parser.add_choice("graphs", options.graphs, {"on", "off"}, "steps of few tokens as CUDA graphs");
   parser.add_integer("threads,t", options.n_threads, 0, kMostThreads,
                      "threads of each rank; 0: its share of the cores");
   parser.add_integer("ctx-size,c", options.n_ctx, 0, kMostPositions,
                      "positions of a sequence; 0: as many as the model was trained on, at most 4096");
   parser.add_integer("batch-size,b", options.n_batch, 1, kMostBatch, "prompt tokens in one step");
   add_split_option(parser, options);
-  parser.add_choice("cache-type-k,ctk", options.cache_type_k, {"f16", "f32"}, "type of the cached keys");
-  parser.add_choice("cache-type-v,ctv", options.cache_type_v, {"f16", "f32"}, "type of the cached values");
+  parser.add_choice("cache-type-k,ctk", options.cache_type_k, {"f16", "f32", "q8_0"},
+                    "type of the cached keys; q8_0 on GPUs only");
+  parser.add_choice("cache-type-v,ctv", options.cache_type_v, {"f16", "f32", "q8_0"},
+                    "type of the cached values; as the keys'");
   parser.add_choice("progress", options.progress, {"auto", "on", "off"}, "a bar while loading");
 }
 

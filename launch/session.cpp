@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "comm/process.h"
+#include "launch/gpu_placement.h"
 #include "ops/core/error.h"
 #include "ops/cpu/backend.h"
 #include "ops/cpu/kv_cache.h"
@@ -27,13 +28,24 @@ void check_rank_count(const ModelConfig& config, const Communicator& communicato
   }
 }
 
+/// Whether the ranks compute on GPUs: all of them or none.
+bool use_gpus(const std::string& backend, Communicator& communicator) {
+  if (backend == "cpu") return false;
+  std::string fault;
+  (void)visible_gpus(fault);
+  const std::vector<std::string> faults = communicator.gather_text(fault);
+  for (size_t r = 0; r < faults.size(); ++r) {
+    if (faults[r].empty()) continue;
+    if (backend == "auto") return false;
+    throw Error(ExitCode::unavailable, fmt::format("--backend cuda: rank {}: {}", r, faults[r]),
+                "use --backend cpu, or build with the preset cuda where there are GPUs");
+  }
+  return true;
+}
+
 }  // namespace
 
 SessionOptions session_options(const ModelOptions& model) {
-  if (model.backend == "cuda") {
-    throw Error(ExitCode::unavailable, "--backend cuda: this build has no CUDA backend",
-                "build with the preset cuda");
-  }
   if (model.cache_type_k != model.cache_type_v) {
     throw Error(ExitCode::usage, "the cache's keys and values must have the same type",
                 "give --cache-type-k and --cache-type-v the same value");
@@ -41,10 +53,16 @@ SessionOptions session_options(const ModelOptions& model) {
   SessionOptions options;
   options.model_path = model.model;
   options.split = model.split;
+  options.backend = model.backend;
+  options.gpu.comm = model.comm;
+  options.gpu.allow_share = model.allow_share;
+  options.gpu.graphs = model.graphs == "on";
   options.n_threads = model.n_threads;
   options.context_tokens = model.n_ctx;
   options.batch_tokens = model.n_batch;
-  options.kv_f32 = model.cache_type_k == "f32";
+  options.cache_type = model.cache_type_k == "f32"    ? CacheType::f32
+                       : model.cache_type_k == "q8_0" ? CacheType::q8_0
+                                                      : CacheType::f16;
   return options;
 }
 
@@ -54,6 +72,24 @@ int run_until_idle(Engine& engine) {
     engine.step();
   }
   return 0;
+}
+
+std::unique_ptr<Backend> Session::make_backend(const SessionOptions& options, Communicator& communicator) {
+  if (use_gpus(options.backend, communicator)) {
+    GpuRequest request = options.gpu;
+    request.n_embd = config_.n_embd;
+    GpuBackend gpu = make_gpu_backend(request, communicator);
+    placement_.reason = gpu.binding;
+    placement_lines_ = gpu.lines;
+    return std::move(gpu.backend);
+  }
+  placement_ = place_on_cpus(options.n_threads, communicator);
+  communicator.set_threads_per_rank(placement_.n_threads);
+  CpuBackendOptions cpu;
+  cpu.n_threads = placement_.n_threads;
+  cpu.cpus = placement_.cpus;
+  cpu.spin_us = placement_.spin_us;
+  return make_cpu_backend(cpu, communicator);
 }
 
 Session::Session(const SessionOptions& options, Communicator& communicator)
@@ -70,19 +106,13 @@ Session::Session(const SessionOptions& options, Communicator& communicator)
       options.context_tokens > 0 ? options.context_tokens : std::min(config_.n_ctx_train, kDefaultContext);
   engine_options.batch_tokens = options.batch_tokens;
 
-  placement_ = place_on_cpus(options.n_threads, communicator);
-  communicator.set_threads_per_rank(placement_.n_threads);
-  CpuBackendOptions cpu;
-  cpu.n_threads = placement_.n_threads;
-  cpu.cpus = placement_.cpus;
-  cpu.spin_us = placement_.spin_us;
-
+  std::unique_ptr<Backend> backend = make_backend(options, communicator);
   ModelCapacity capacity;
   capacity.max_tokens = options.batch_tokens + options.n_sequences;
   capacity.n_pages = options.n_sequences * ceil_div(engine_options.context_tokens, kPageTokens);
-  capacity.kv_f32 = options.kv_f32;
-  model_ = std::make_unique<Model>(file_, config_, split, capacity, make_cpu_backend(cpu, communicator),
-                                   communicator, options.on_progress);
+  capacity.cache_type = options.cache_type;
+  model_ = std::make_unique<Model>(file_, config_, split, capacity, std::move(backend), communicator,
+                                   options.on_progress);
   engine_ = std::make_unique<Engine>(*model_, engine_options);
   load_seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }

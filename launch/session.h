@@ -7,6 +7,7 @@
 #include <string>
 
 #include "comm/communicator.h"
+#include "launch/gpu_backend.h"
 #include "launch/options.h"
 #include "launch/placement.h"
 #include "runtime/engine/engine.h"
@@ -17,12 +18,14 @@ namespace tandem {
 
 struct SessionOptions {
   std::string model_path;
-  std::vector<double> split;   ///< shares of the ranks, or empty for equal ones
+  std::vector<double> split;     ///< shares of the ranks, or empty for equal ones
+  std::string backend = "auto";  ///< auto: GPUs where every rank has one
+  GpuRequest gpu;
   int n_threads = 0;           ///< a rank; 0: as many as its cores
   int64_t context_tokens = 0;  ///< of one sequence; 0: the model's own, at most kDefaultContext
   int64_t n_sequences = 1;     ///< that shall fit into the cache at once
   int64_t batch_tokens = 512;
-  bool kv_f32 = false;
+  CacheType cache_type = CacheType::f16;
   bool wants_tokenizer = true;
   std::function<void(uint64_t done, uint64_t total)> on_progress;  ///< called on every rank
 };
@@ -44,7 +47,10 @@ class Session {
   const ModelConfig& config() const { return config_; }
   const Tokenizer& tokenizer() const { return *tokenizer_; }  ///< rank 0, where wants_tokenizer
   const CpuPlacement& placement() const { return placement_; }
+  /// Who computes on which GPU and how sums travel, for -v; the same on every rank.
+  const std::vector<std::string>& placement_lines() const { return placement_lines_; }
   Model& model() { return *model_; }
+  std::string_view backend_kind() const { return model_->backend().kind(); }
   Engine& engine() { return *engine_; }
   /// Seconds from the session's begin to a loaded model.
   double load_seconds() const { return load_seconds_; }
@@ -53,7 +59,10 @@ class Session {
   GgufFile file_;
   ModelConfig config_;
   std::unique_ptr<Tokenizer> tokenizer_;
+  std::unique_ptr<Backend> make_backend(const SessionOptions& options, Communicator& communicator);
+
   CpuPlacement placement_;
+  std::vector<std::string> placement_lines_;
   std::unique_ptr<Model> model_;
   std::unique_ptr<Engine> engine_;
   double load_seconds_ = 0.0;

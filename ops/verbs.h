@@ -13,6 +13,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "ops/core/partial_exchange.h"
@@ -61,7 +62,7 @@ struct BackendShape {
   int64_t max_tokens = 0;   ///< in one step
   int64_t max_outputs = 0;  ///< rows of logits at once
   int64_t n_pages = 0;      ///< of the KV cache
-  bool kv_f32 = false;      ///< else f16
+  CacheType cache_type = CacheType::f16;
 };
 
 /// One step's tokens, grouped by sequence.
@@ -117,6 +118,7 @@ struct NormSpec {
 class Backend {
  public:
   virtual ~Backend() = default;
+  virtual std::string_view kind() const = 0;  ///< "CPU", "CUDA"
   virtual std::string describe() const = 0;
 
   // --- loading

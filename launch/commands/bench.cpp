@@ -137,8 +137,9 @@ std::string markdown(const Session& session, const std::vector<BenchTest>& tests
                      "", "", "", "");
   for (const BenchTest& test : tests) {
     out += fmt::format("| {:<30} | {:>6.2f} GiB | {:<8} | {:>5} | {:>7} | {:>14} | {:>12.2f} ± {:>5.2f} |\n",
-                       model_type(session), static_cast<double>(session.file().total_bytes()) / 0x1p30, "CPU",
-                       n_ranks, n_threads, test.name(), mean(test.speeds()), deviation(test.speeds()));
+                       model_type(session), static_cast<double>(session.file().total_bytes()) / 0x1p30,
+                       session.backend_kind(), n_ranks, n_threads, test.name(), mean(test.speeds()),
+                       deviation(test.speeds()));
   }
   return out;
 }
@@ -153,7 +154,7 @@ nlohmann::ordered_json record(const Session& session, const BenchTest& test, int
   row["model_filename"] = session.file().path();
   row["model_type"] = model_type(session);
   row["model_size"] = session.file().total_bytes();
-  row["backends"] = "CPU";
+  row["backends"] = session.backend_kind();
   row["n_ranks"] = n_ranks;
   row["n_threads"] = n_threads;
   row["n_batch"] = n_batch;

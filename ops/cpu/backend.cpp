@@ -26,12 +26,15 @@ void fail_not_finite(const char* where) {
 }
 
 void CpuBackend::allocate(const BackendShape& shape) {
+  if (shape.cache_type == CacheType::q8_0) {
+    throw Error(ExitCode::usage, "--cache-type-k q8_0 needs the CUDA backend", "use f16 or f32");
+  }
   shape_ = shape;
   const std::vector<KvLayerShape> layers(
       static_cast<size_t>(shape.n_layers),
       {static_cast<int32_t>(shape.n_kv_heads), static_cast<int32_t>(shape.head_dim),
        static_cast<int32_t>(shape.head_dim)});
-  cache_.emplace(layers, shape.kv_f32 ? KvType::f32 : KvType::f16, shape.n_pages);
+  cache_.emplace(layers, shape.cache_type == CacheType::f32 ? KvType::f32 : KvType::f16, shape.n_pages);
 }
 
 size_t CpuBackend::workspace_bytes() const {

@@ -71,6 +71,7 @@ class CpuBackend final : public Backend {
   CpuBackend(const CpuBackendOptions& options, PartialExchange& exchange)
       : exchange_(exchange), pool_(options.n_threads, options.cpus, options.spin_us), isa_(best_isa()) {}
 
+  std::string_view kind() const override { return "CPU"; }
   std::string describe() const override {
     return "CPU (" + std::string(isa_name(isa_)) + ", " + std::to_string(pool_.n_threads()) +
            (pool_.n_threads() == 1 ? " thread)" : " threads)");

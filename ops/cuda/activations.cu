@@ -1,5 +1,7 @@
 #include "ops/cuda/activations.h"
 
+#include "ops/cuda/dependent_launch.cuh"
+#include "ops/cuda/launch.h"
 #include "ops/cuda/quantize_device.cuh"
 
 namespace tandem::cuda {
@@ -28,6 +30,8 @@ __device__ float value_at(const FillArgs& args, int64_t token, int64_t segment, 
 /// Thread map: a warp a (token, segment); a lane 8 columns. Reads 1 KB, writes a record.
 template <ActForm kForm>
 __global__ void fill_kernel(const __grid_constant__ FillArgs args) {
+  device::let_next_start();
+  device::wait_for_inputs();
   const int64_t item = blockIdx.x * int64_t{kWarps} + threadIdx.x / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   if (item >= args.n_tokens * args.n_segments) return;
@@ -64,24 +68,23 @@ CudaActivations::CudaActivations(int64_t max_tokens, Range cols, ActForm form)
 }
 
 void CudaActivations::fill(const float* x, int64_t x_stride, int64_t n_tokens, uint32_t* not_finite,
-                           cudaStream_t stream) {
+                           cudaStream_t stream, bool early) {
   require(n_tokens >= 0 && n_tokens <= max_tokens_, "cuda activations: tokens", n_tokens, max_tokens_);
-  const FillArgs args{x,
-                      x_stride,
-                      data_.data(),
-                      token_bytes_,
-                      n_tokens,
-                      cols_.size(),
-                      segments_of(cols_).size(),
-                      cols_.begin % kSegmentCols,
-                      not_finite};
+  FillArgs args{x,
+                x_stride,
+                data_.data(),
+                token_bytes_,
+                n_tokens,
+                cols_.size(),
+                segments_of(cols_).size(),
+                cols_.begin % kSegmentCols,
+                not_finite};
   const int64_t n = args.n_tokens * args.n_segments;
   if (n == 0) return;
-  const auto blocks = static_cast<unsigned>(ceil_div(n, kWarps));
-  if (form_ == ActForm::f32) fill_kernel<ActForm::f32><<<blocks, kWarps * 32, 0, stream>>>(args);
-  if (form_ == ActForm::q8) fill_kernel<ActForm::q8><<<blocks, kWarps * 32, 0, stream>>>(args);
-  if (form_ == ActForm::q15) fill_kernel<ActForm::q15><<<blocks, kWarps * 32, 0, stream>>>(args);
-  check(cudaGetLastError());
+  const void* kernel = form_ == ActForm::f32  ? reinterpret_cast<const void*>(fill_kernel<ActForm::f32>)
+                       : form_ == ActForm::q8 ? reinterpret_cast<const void*>(fill_kernel<ActForm::q8>)
+                                              : reinterpret_cast<const void*>(fill_kernel<ActForm::q15>);
+  launch(kernel, {ceil_div(n, kWarps), kWarps * 32, 0, early}, &args, stream);
 }
 
 }  // namespace tandem::cuda

@@ -28,8 +28,9 @@ class CudaActivations {
   /// Fills the first n_tokens from floats on the device, in order with `stream`. x: (n_tokens, x_stride),
   /// cols().size() of each row are read. A group whose largest magnitude is below 1e-36 becomes zeros.
   /// `not_finite` (or null): a word on the device that is set to 1 where a value is not finite, and left
-  /// alone otherwise.
-  void fill(const float* x, int64_t x_stride, int64_t n_tokens, uint32_t* not_finite, cudaStream_t stream);
+  /// alone otherwise. `early`: see gemv.h.
+  void fill(const float* x, int64_t x_stride, int64_t n_tokens, uint32_t* not_finite, cudaStream_t stream,
+            bool early = false);
 
  private:
   int64_t max_tokens_;

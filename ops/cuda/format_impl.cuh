@@ -114,6 +114,91 @@ void launch_pack(const PackArgs& args, cudaStream_t stream) {
   check(cudaGetLastError());
 }
 
+namespace device {
+
+/// A lane's 64 weights, by their column within the quarter; fn(column, value).
+template <QuantFormat F, class Fn>
+__device__ inline void for_each_weight(const Lane<F>& codes, int lane, Fn&& fn) {
+  const LaneScales scales = scales_of<F>(codes, lane);
+#pragma unroll
+  for (int g = 0; g < 2; ++g) {
+#pragma unroll
+    for (int v = 0; v < 8; ++v) {
+      const uint32_t word = weight_word<F>(codes.codes, g, v);
+      const int h = F::kHalves ? v / 4 : 0;
+#pragma unroll
+      for (int b = 0; b < 4; ++b) {
+        const uint32_t byte = word >> 8 * b & 0xffU;
+        const int code =
+            detail::kSigned<F> ? static_cast<int>(static_cast<int8_t>(byte)) : static_cast<int>(byte);
+        float value;
+        if constexpr (F::kSubScales) {
+          value = scales.d * static_cast<float>(scales.scale[g][h] * code);
+          if constexpr (F::kHasMin) value -= scales.dmin * static_cast<float>(scales.min[g][h]);
+        } else {
+          value = scales.group_d[g] * static_cast<float>(code);
+          if constexpr (F::kHasMin) value -= scales.group_min[g];
+        }
+        fn(32 * g + 4 * v + b, value);
+      }
+    }
+  }
+}
+
+}  // namespace device
+
+/// Thread map: a warp eight segments of a token's row, a quad each. Reads the row's bytes once.
+template <class F>
+__global__ void embed_kernel(const __grid_constant__ EmbedArgs args) {
+  constexpr int kWarpSegments = 32 / kQuad;
+  const int64_t warps_a_token = (args.n_segments + kWarpSegments - 1) / kWarpSegments;
+  const int64_t warp = (blockIdx.x * int64_t{blockDim.x} + threadIdx.x) / 32;
+  const int64_t token = warp / warps_a_token;
+  if (token >= args.n_tokens) return;
+  const int quarter = static_cast<int>(threadIdx.x) % kQuad;
+  const int64_t wanted = warp % warps_a_token * kWarpSegments + threadIdx.x % 32 / kQuad;
+  const int64_t segment =
+      wanted < args.n_segments ? wanted : args.n_segments - 1;  // whole quads stay together
+  const int64_t id = args.tokens[token];
+  const bool mine = args.rows.begin <= id && id < args.rows.end;
+  const int64_t row = mine ? id - args.rows.begin : 0;
+  float* out = args.out + token * args.n_cols;
+  float* residual = args.residual + token * args.n_cols;
+  const auto put = [&](int64_t col, float value) {
+    if (wanted != segment || col >= args.n_cols) return;
+    out[col] = mine ? value * args.scale : 0.0F;
+    residual[col] = 0;
+  };
+  if (args.rows.begin >= args.rows.end) {  // no table at all
+    for (int c = 0; c < kLaneCols; ++c) put(segment * kSegmentCols + quarter * kLaneCols + c, 0.0F);
+    return;
+  }
+  const int lane = static_cast<int>(row % kTileRows) * kQuad + quarter;
+  Lane<F> codes;
+  device::load_lane<F>(
+      codes, args.tiles + (row / kTileRows * args.n_segments + segment) * TileLayout<F>::kUnitBytes, lane);
+  if constexpr (QuantFormat<F>) {
+    device::for_each_weight<F>(codes, lane, [&](int c, float value) {
+      put(segment * kSegmentCols + quarter * kLaneCols + c, value);
+    });
+  } else {
+    constexpr int kElements = TileLayout<F>::kLineElements;
+    for (int i = 0; i < kLaneCols; ++i) {
+      put(segment * kSegmentCols + (i / kElements * kQuad + quarter) * kElements + i % kElements,
+          device::element_of(codes, i));
+    }
+  }
+}
+
+template <class F>
+void launch_embed(const EmbedArgs& args, cudaStream_t stream) {
+  constexpr int kWarps = 4;
+  const int64_t warps = args.n_tokens * ceil_div(args.n_segments, 32 / kQuad);
+  if (warps == 0) return;
+  embed_kernel<F><<<static_cast<unsigned>(ceil_div(warps, kWarps)), 32 * kWarps, 0, stream>>>(args);
+  check(cudaGetLastError());
+}
+
 template <class F, int kTokens, bool kWide, class Shape>
 GemvKernel gemv_instance() {
   return {reinterpret_cast<const void*>(gemv_kernel<F, kTokens, kWide, Shape>),
@@ -130,6 +215,7 @@ FormatKernels format_kernels() {
   FormatKernels out;
   out.unit_bytes = TileLayout<F>::kUnitBytes;
   out.pack = launch_pack<F>;
+  out.embed = launch_embed<F>;
   if constexpr (FloatFormat<F>) {
     using Shape = GemvShape<256, 2, 1, 1>;
     out.gemv[0][0] = gemv_instance<F, 1, false, Shape>();

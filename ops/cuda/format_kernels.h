@@ -22,6 +22,19 @@ struct PackArgs {
   std::byte* tiles = nullptr;
 };
 
+/// Rows of a tiled table, looked up by token.
+struct EmbedArgs {
+  const std::byte* tiles = nullptr;
+  int64_t n_segments = 0;
+  int64_t n_cols = 0;
+  Range rows;                       ///< token ids that the table holds
+  const int32_t* tokens = nullptr;  ///< (n_tokens)
+  int64_t n_tokens = 0;
+  float scale = 1;
+  float* out = nullptr;       ///< (n_tokens, n_cols): scale × the row, or zeros where another rank has it
+  float* residual = nullptr;  ///< (n_tokens, n_cols): zeroed
+};
+
 /// One instance of the GEMV kernel.
 struct GemvKernel {
   const void* function = nullptr;  ///< __global__ void(GemvArgs), or of GemvMixedArgs
@@ -35,6 +48,7 @@ struct GemvKernel {
 struct FormatKernels {
   int64_t unit_bytes = 0;
   void (*pack)(const PackArgs& args, cudaStream_t stream) = nullptr;
+  void (*embed)(const EmbedArgs& args, cudaStream_t stream) = nullptr;
   GemvKernel gemv[2][3];  ///< [q15][for 1, 2, 4 tokens]; float formats: [0] only
 };
 

@@ -122,19 +122,29 @@ struct Gathered {
   int64_t bytes = 0;
 };
 Gathered gather(std::span<const GemvOperand> parts, TensorType type, const CudaActivations& x, int64_t token,
-                int64_t n_tokens, Epilogue epilogue) {
+                int64_t n_tokens, const GemvOptions& options) {
   Gathered out;
   out.args.n_tokens = static_cast<int32_t>(n_tokens);
   out.args.x = x.data() + token * x.token_bytes();
   out.args.x_stride = x.token_bytes();
   out.args.n_segments = static_cast<int32_t>(segments_of(x.cols()).size());
-  out.args.epilogue = epilogue;
+  out.args.epilogue = options.epilogue;
+  out.args.expert = options.expert;
+  out.args.factor = options.factor;
+  out.args.accumulate = options.accumulate;
+  out.args.peer_token = static_cast<int32_t>(token - options.first_token);
+  out.args.peers = options.peers;
   for (const GemvOperand& part : parts) {
     const CudaMatrix& weight = *part.weight;
     if (weight.type() != type || weight.n_rows() == 0) continue;
     float* rows = part.out == nullptr ? nullptr : part.out + token * part.out_stride;
-    out.args.parts[out.args.n_parts++] = {
-        weight.tiles(), part.bias, rows, part.out_stride, static_cast<int32_t>(weight.n_rows()), 0};
+    out.args.parts[out.args.n_parts++] = {weight.tiles(),
+                                          part.experts,
+                                          part.bias,
+                                          rows,
+                                          part.out_stride,
+                                          static_cast<int32_t>(weight.n_rows()),
+                                          0};
     out.bytes += static_cast<int64_t>(weight.bytes());
   }
   return out;
@@ -155,7 +165,7 @@ GemvKernel find_mixed(TensorType& first, TensorType& second, int64_t n_tokens) {
 
 /// One launch a format, or one for two formats.
 void launch_tokens(std::span<const GemvOperand> parts, const CudaActivations& x, int64_t token,
-                   int64_t n_tokens, Epilogue epilogue, bool early, cudaStream_t stream) {
+                   int64_t n_tokens, const GemvOptions& options, cudaStream_t stream) {
   std::vector<TensorType> types;
   for (const GemvOperand& part : parts) {
     const TensorType type = part.weight->type();
@@ -165,26 +175,27 @@ void launch_tokens(std::span<const GemvOperand> parts, const CudaActivations& x,
   if (types.size() == 2 && x.form() == ActForm::q8) {
     const GemvKernel kernel = find_mixed(types[0], types[1], n_tokens);
     if (kernel.function != nullptr) {
-      const Gathered first = gather(parts, types[0], x, token, n_tokens, epilogue);
-      const Gathered second = gather(parts, types[1], x, token, n_tokens, epilogue);
-      launch_mixed(kernel, {first.args, second.args, 0}, first.bytes, second.bytes, early, stream);
+      const Gathered first = gather(parts, types[0], x, token, n_tokens, options);
+      const Gathered second = gather(parts, types[1], x, token, n_tokens, options);
+      launch_mixed(kernel, {first.args, second.args, 0}, first.bytes, second.bytes, options.early, stream);
       return;
     }
   }
   for (const TensorType type : types) {
     launch_parts(kernel_for(type, x.form() == ActForm::q15, n_tokens),
-                 gather(parts, type, x, token, n_tokens, epilogue).args, early, stream);
+                 gather(parts, type, x, token, n_tokens, options).args, options.early, stream);
   }
 }
 
 /// A shard without columns: the sums are empty.
-void clear(std::span<const GemvOperand> parts, int64_t n_tokens, cudaStream_t stream) {
+void clear(std::span<const GemvOperand> parts, Range tokens, cudaStream_t stream) {
   for (const GemvOperand& part : parts) {
     require(part.bias == nullptr, "gemv: a bias on a shard without columns");
     if (part.out == nullptr || part.weight->n_rows() == 0) continue;
-    check(cudaMemset2DAsync(part.out, static_cast<size_t>(part.out_stride) * sizeof(float), 0,
+    check(cudaMemset2DAsync(part.out + tokens.begin * part.out_stride,
+                            static_cast<size_t>(part.out_stride) * sizeof(float), 0,
                             static_cast<size_t>(part.weight->n_rows()) * sizeof(float),
-                            static_cast<size_t>(n_tokens), stream));
+                            static_cast<size_t>(tokens.size()), stream));
   }
 }
 
@@ -195,10 +206,15 @@ ActForm activation_form(TensorType type, bool wide) {
   return wide ? ActForm::q15 : ActForm::q8;
 }
 
-void gemv(std::span<const GemvOperand> parts, const CudaActivations& x, int64_t n_tokens, Epilogue epilogue,
-          bool early, cudaStream_t stream) {
+void gemv(std::span<const GemvOperand> parts, const CudaActivations& x, int64_t n_tokens,
+          const GemvOptions& options, cudaStream_t stream) {
+  const Epilogue epilogue = options.epilogue;
+  const Range tokens{options.first_token, options.first_token + n_tokens};
   require(!parts.empty() && parts.size() <= kMaxGemvParts, "gemv: parts", parts.size());
-  require(n_tokens >= 0 && n_tokens <= x.max_tokens(), "gemv: tokens", n_tokens, x.max_tokens());
+  require(n_tokens >= 0 && tokens.begin >= 0 && tokens.end <= x.max_tokens(), "gemv: tokens", tokens.begin,
+          tokens.end, x.max_tokens());
+  require(options.peers.n_ranks == 0 || (parts.size() == 1 && !options.accumulate && !x.cols().empty()),
+          "gemv: what goes to peers is one part, whole");
   for (const GemvOperand& part : parts) {
     const CudaMatrix& weight = *part.weight;
     require(weight.cols() == x.cols(), "gemv: columns", weight.cols().begin, weight.cols().end,
@@ -212,12 +228,12 @@ void gemv(std::span<const GemvOperand> parts, const CudaActivations& x, int64_t 
   }
   if (n_tokens == 0) return;
   if (x.cols().empty()) {
-    clear(epilogue == Epilogue::none ? parts : parts.first(1), n_tokens, stream);
+    if (!options.accumulate) clear(epilogue == Epilogue::none ? parts : parts.first(1), tokens, stream);
     return;
   }
   constexpr int64_t kMost = kMaxGemvTokens;
-  for (int64_t token = 0; token < n_tokens; token += kMost) {
-    launch_tokens(parts, x, token, std::min(kMost, n_tokens - token), epilogue, early, stream);
+  for (int64_t token = tokens.begin; token < tokens.end; token += kMost) {
+    launch_tokens(parts, x, token, std::min(kMost, tokens.end - token), options, stream);
   }
 }
 

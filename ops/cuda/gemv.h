@@ -15,22 +15,36 @@ namespace tandem::cuda {
 struct GemvOperand {
   const CudaMatrix* weight = nullptr;
   const float* bias = nullptr;  ///< (n_rows) on the device, or null
-  float* out = nullptr;         ///< (n_tokens, out_stride) on the device; overwritten
+  float* out = nullptr;         ///< (n_tokens, out_stride) on the device
   int64_t out_stride = 0;
+  const std::byte* const* experts =
+      nullptr;  ///< (n_experts) on the device: each one's tiles, all like `weight`
+};
+
+/// What is done beside the product.
+struct GemvOptions {
+  Epilogue epilogue = Epilogue::none;
+  bool early = false;               ///< see gemv()
+  int64_t first_token = 0;          ///< of x and of the outputs
+  const int32_t* expert = nullptr;  ///< on the device: which expert, where the parts have some
+  const float* factor = nullptr;    ///< on the device: multiplies every output; or null
+  bool accumulate = false;          ///< adds to the outputs instead of overwriting them
+  PeerWindows peers{};  ///< where there are ranks: rows go to their windows (rows 0 … n_tokens - 1 of
+                        ///< this rank's slot, of out_stride columns), not to `out`
 };
 
 /// What form of activations a product with this format reads. `wide`: the more precise one where there is a
 /// choice.
 ActForm activation_form(TensorType type, bool wide);
 
-/// out[token][row] = Σ_col weight[row][col] · x[token][col] + bias[row], for each part; q·k·v are three
-/// parts. With an epilogue, two parts of one format and shape, gate and up: out of the first part = act(gate)
-/// · up; biases are not allowed. All matrices have x's columns; x has the form that activation_form() says.
-/// `early`: on Hopper, the launch may begin before the kernel before it in the stream has ended, and waits
-/// for it where that matters (programmatic dependent launch). A row's sums are added in an order that depends
-/// on its columns and on whether 1, 2 or more tokens are computed at once: not on the other rows, the grid or
-/// timing.
-void gemv(std::span<const GemvOperand> parts, const CudaActivations& x, int64_t n_tokens, Epilogue epilogue,
-          bool early, cudaStream_t stream);
+/// For the n_tokens from options.first_token on: out[token][row] = Σ_col weight[row][col] · x[token][col] +
+/// bias[row], for each part; q·k·v are three parts. With an epilogue, two parts of one format and shape, gate
+/// and up: out of the first part = act(gate) · up; biases are not allowed. All matrices have x's columns; x
+/// has the form that activation_form() says. `early`: on Hopper, the launch may begin before the kernel
+/// before it in the stream has ended, and waits for it where that matters (programmatic dependent launch). A
+/// row's sums are added in an order that depends on its columns and on whether 1, 2 or more tokens are
+/// computed at once: not on the other rows, the grid or timing.
+void gemv(std::span<const GemvOperand> parts, const CudaActivations& x, int64_t n_tokens,
+          const GemvOptions& options, cudaStream_t stream);
 
 }  // namespace tandem::cuda

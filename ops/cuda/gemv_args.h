@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "ops/cuda/peer_windows.h"
 #include "ops/cuda/tile_layout.h"
 
 namespace tandem::cuda {
@@ -19,9 +20,10 @@ enum class Epilogue : uint8_t {
 };
 
 struct GemvPart {
-  const std::byte* tiles = nullptr;  ///< (n_tiles, n_segments, TileLayout<F>::kUnitBytes)
-  const float* bias = nullptr;       ///< (n_rows) or null
-  float* out = nullptr;              ///< (n_tokens, out_stride)
+  const std::byte* tiles = nullptr;           ///< (n_tiles, n_segments, TileLayout<F>::kUnitBytes)
+  const std::byte* const* experts = nullptr;  ///< on the device: tiles of each expert; or null
+  const float* bias = nullptr;                ///< (n_rows) or null
+  float* out = nullptr;                       ///< (n_tokens, out_stride)
   int64_t out_stride = 0;
   int32_t n_rows = 0;
   int32_t n_bundles = 0;  ///< of the kernel's rows: tiles that a warp works on together
@@ -38,6 +40,11 @@ struct GemvArgs {
   int32_t n_bundles = 0;     ///< of all parts; gate·up: pairs
   uint32_t chunk_magic = 0;  ///< division_magic(n_chunks)
   Epilogue epilogue = Epilogue::none;
+  const int32_t* expert = nullptr;  ///< on the device: which of the parts' experts; where they have some
+  const float* factor = nullptr;    ///< on the device: multiplies every output; or null
+  bool accumulate = false;          ///< adds to the outputs
+  int32_t peer_token = 0;           ///< the first token's row of a slot
+  PeerWindows peers;                ///< outputs go there instead, where there are ranks
 };
 
 /// Two sets of parts of different formats.

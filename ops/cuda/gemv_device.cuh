@@ -266,6 +266,11 @@ __device__ inline BundlePlace place_of(const GemvArgs& args, int bundle, bool pa
   return {part, bundle};
 }
 
+__device__ inline const std::byte* tiles_of(const GemvArgs& args, int part) {
+  const GemvPart& p = args.parts[part];
+  return args.expert == nullptr ? p.tiles : p.experts[*args.expert];
+}
+
 __device__ inline float activate(Epilogue kind, float gate) {
   if (kind == Epilogue::swiglu) return gate / (1.0F + __expf(-gate));
   constexpr float kRoot = 0.79788456080286535588F;  // sqrt(2 / pi)

@@ -17,6 +17,7 @@
 #pragma once
 
 #include "ops/cuda/gemv_device.cuh"
+#include "ops/cuda/peer_device.cuh"
 
 namespace tandem::cuda {
 
@@ -52,7 +53,7 @@ struct Chunk {
     segment = (item - local * args.n_chunks) * Shape::kUnits;
     n = min(Shape::kUnits, args.n_segments - segment);
     tile_stride = static_cast<int64_t>(args.n_segments) * kUnitBytes;
-    first = args.parts[place.part].tiles + place.bundle * (Shape::kRows * tile_stride) +
+    first = tiles_of(args, place.part) + place.bundle * (Shape::kRows * tile_stride) +
             static_cast<int64_t>(segment) * kUnitBytes;
   }
   __device__ void load(int i, int lane) {
@@ -83,6 +84,7 @@ template <class Shape, int kTokens>
 __device__ inline void finish(const GemvArgs& args, const float* slots, int n_local, int block,
                               int n_blocks) {
   constexpr int kSlot = Shape::kBundleRows * kTokens;
+  const PeerSender peers(args.peers);
   const bool pair = args.epilogue != Epilogue::none;
   const auto sum_of = [&](int local, int rest) {
     float sum = 0;
@@ -107,7 +109,13 @@ __device__ inline void finish(const GemvArgs& args, const float* slots, int n_lo
     const int row = place.bundle * Shape::kBundleRows + rest / kTokens;
     if (row >= part.n_rows || token >= args.n_tokens) continue;
     if (part.bias != nullptr) value += part.bias[row];
-    part.out[token * part.out_stride + row] = value;
+    if (args.factor != nullptr) value *= *args.factor;
+    if (peers.n_ranks() != 0) {
+      peers.send(args.peer_token + token, row, part.out_stride, value);
+      continue;
+    }
+    float& out = part.out[token * part.out_stride + row];
+    out = args.accumulate ? out + value : value;
   }
 }
 
@@ -124,6 +132,7 @@ __device__ inline void gemv(const GemvArgs& args, int block, int n_blocks) {
   const int n_items = n_local * (pair ? 2 : 1) * args.n_chunks;
 
   let_next_start();
+  if (args.expert != nullptr) wait_for_inputs();  // which weights these are, a kernel before this one says
   Chunk<F, Shape> chunk;
   int item = warp;
   if (item < n_items) {

@@ -3,15 +3,12 @@
 #include "ops/cuda/status.h"
 
 namespace tandem::cuda {
-namespace {
 
-bool waits_for_inputs(const void* kernel) {
+bool is_hopper_code(const void* kernel) {
   cudaFuncAttributes attributes{};
   check(cudaFuncGetAttributes(&attributes, kernel));
   return attributes.ptxVersion >= 90;
 }
-
-}  // namespace
 
 void launch(const void* kernel, const LaunchShape& shape, void* args, cudaStream_t stream) {
   cudaLaunchConfig_t config{};
@@ -24,11 +21,20 @@ void launch(const void* kernel, const LaunchShape& shape, void* args, cudaStream
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                static_cast<int>(shape.shared_bytes)));
   }
-  cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  config.attrs = &attribute;
-  config.numAttrs = shape.early && waits_for_inputs(kernel) ? 1 : 0;
+  cudaLaunchAttribute attributes[2]{};
+  config.attrs = attributes;
+  if (shape.early && is_hopper_code(kernel)) {
+    cudaLaunchAttribute& early = attributes[config.numAttrs++];
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+  }
+  if (shape.cluster > 1) {
+    cudaLaunchAttribute& cluster = attributes[config.numAttrs++];
+    cluster.id = cudaLaunchAttributeClusterDimension;
+    cluster.val.clusterDim.x = static_cast<unsigned>(shape.cluster);
+    cluster.val.clusterDim.y = 1;
+    cluster.val.clusterDim.z = 1;
+  }
   void* arguments[] = {args};
   check(cudaLaunchKernelExC(&config, kernel, arguments));
 }

@@ -13,10 +13,14 @@ struct LaunchShape {
   int64_t shared_bytes = 0;
   bool early =
       false;  ///< may begin before the kernel before it in the stream has ended; the kernel must wait itself
+  int cluster = 1;  ///< blocks of a cluster; more than one where is_hopper_code() says so only
 };
 
-/// `args`: the address of the kernel's one parameter. Early only where the kernel's code is Hopper's: older
-/// code (also when the driver translates it for a Hopper GPU) doesn't wait for its inputs.
+/// Whether the kernel runs as code made for Hopper or later: waits for its inputs itself, knows clusters.
+/// Older code doesn't, also when the driver translates it for a Hopper GPU.
+bool is_hopper_code(const void* kernel);
+
+/// `args`: the address of the kernel's one parameter. Early only where is_hopper_code().
 void launch(const void* kernel, const LaunchShape& shape, void* args, cudaStream_t stream);
 
 }  // namespace tandem::cuda

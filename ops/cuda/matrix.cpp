@@ -54,4 +54,20 @@ void CudaMatrix::put_device_rows(int64_t row_begin, int64_t n_rows, const std::b
                          stream);
 }
 
+void CudaMatrix::embed(Range ids, const int32_t* tokens, int64_t n_tokens, float scale, float* out,
+                       float* residual, cudaStream_t stream) const {
+  require(ids.size() == n_rows_ && cols_.begin == 0, "embed: shape of the table", n_rows_);
+  EmbedArgs args;
+  args.tiles = tiles_.data();
+  args.n_segments = n_segments();
+  args.n_cols = n_cols();
+  args.rows = ids;
+  args.tokens = tokens;
+  args.n_tokens = n_tokens;
+  args.scale = scale;
+  args.out = out;
+  args.residual = residual;
+  kernels_of(type_).embed(args, stream);
+}
+
 }  // namespace tandem::cuda

@@ -29,6 +29,10 @@ class CudaMatrix : public Matrix {
   void put_device_rows(int64_t row_begin, int64_t n_rows, const std::byte* rows, size_t row_stride,
                        cudaStream_t stream);
 
+  /// The rows of a table (its rows are the ids `ids`) that `tokens` name, as EmbedArgs says.
+  void embed(Range ids, const int32_t* tokens, int64_t n_tokens, float scale, float* out, float* residual,
+             cudaStream_t stream) const;
+
   const std::byte* tiles() const { return tiles_.data(); }  // (tiles, n_segments, unit bytes)
 
  private:

@@ -38,6 +38,34 @@ class DeviceBuffer {
   size_t size_ = 0;
 };
 
+/// Page-locked host memory of n elements, not initialised, which kernels see at data() as well.
+template <class T>
+class PinnedBuffer {
+ public:
+  PinnedBuffer() = default;
+  explicit PinnedBuffer(size_t n) : size_(n) {
+    if (n != 0) check(cudaHostAlloc(reinterpret_cast<void**>(&data_), n * sizeof(T), cudaHostAllocMapped));
+  }
+  PinnedBuffer(PinnedBuffer&& other) noexcept
+      : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+  PinnedBuffer& operator=(PinnedBuffer&& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(size_, other.size_);
+    return *this;
+  }
+  ~PinnedBuffer() {
+    if (data_ != nullptr) cudaFreeHost(data_);
+  }
+
+  T* data() const { return data_; }
+  size_t size() const { return size_; }
+  size_t bytes() const { return size_ * sizeof(T); }
+
+ private:
+  T* data_ = nullptr;
+  size_t size_ = 0;
+};
+
 class Stream {
  public:
   Stream() { check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking)); }
@@ -70,7 +98,10 @@ class Event {
   }
 
   cudaEvent_t get() const { return event_; }
-  void record(const Stream& stream) const { check(cudaEventRecord(event_, stream.get())); }
+  void record(const Stream& stream) const { record(stream.get()); }
+  void record(cudaStream_t stream) const { check(cudaEventRecord(event_, stream)); }
+  /// Until what was recorded has been reached; at once where nothing was.
+  void synchronize() const { check(cudaEventSynchronize(event_)); }
   /// Between two recorded events, the later one reached.
   static float elapsed_us(const Event& begin, const Event& end) {
     float ms = 0;

@@ -1,15 +1,17 @@
 #include "ops/cuda/norm.h"
 
+#include "ops/cuda/cluster.cuh"
 #include "ops/cuda/dependent_launch.cuh"
 #include "ops/cuda/launch.h"
+#include "ops/cuda/peer_device.cuh"
 #include "ops/cuda/quantize_device.cuh"
 
 namespace tandem::cuda {
 namespace {
 
-constexpr int kThreads = 1024;
-constexpr int kWarps = kThreads / 32;
+constexpr int kWarps = 32;        ///< that share a row
 constexpr int kMostSegments = 4;  ///< a warp
+constexpr int kClusterBlocks = 8;
 
 struct Output {
   std::byte* data = nullptr;  ///< (n_tokens, token_bytes)
@@ -34,11 +36,18 @@ __device__ inline void load_row(float (&v)[8], const float* row, int64_t col, in
 }
 
 /// The factor that norms a row: each thread gives its own sum of squares; all threads get the same bits.
-__device__ inline float norm_factor(float squares, int64_t n_cols, float eps, float* shared) {
+/// shared: (kWarps) for this norm alone. `warp`: of the row's.
+template <int kBlocks>
+__device__ inline float norm_factor(float squares, int64_t n_cols, float eps, float* shared, int warp) {
   for (int distance = 16; distance > 0; distance /= 2) squares += __shfl_xor_sync(~0U, squares, distance);
-  __syncthreads();  // the shared sums of a norm before this one have been read
-  if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = squares;
-  __syncthreads();
+  if constexpr (kBlocks == 1) {
+    if (threadIdx.x % 32 == 0) shared[warp] = squares;
+    __syncthreads();
+  } else {
+    if (threadIdx.x % 32 < kBlocks) device::store_in_block(shared + warp, threadIdx.x % 32, squares);
+    device::cluster_arrive();
+    device::cluster_wait();
+  }
   float sum = shared[threadIdx.x % 32];
   for (int distance = 16; distance > 0; distance /= 2) sum += __shfl_xor_sync(~0U, sum, distance);
   return 1.0F / sqrtf(sum / static_cast<float>(n_cols) + eps);
@@ -65,25 +74,88 @@ __device__ inline void store_output(const Output& out, int64_t token, int64_t se
   }
 }
 
-/// Thread map: a block a token; warp w the segments w, w + 32, …, a lane 8 columns of each, kept in registers
-/// throughout. Reads slots, residual and weights once, all asked for before the first is used; writes
-/// residual and records once.
-template <int kSegments>
-__global__ __launch_bounds__(kThreads) void add_norm_kernel(const __grid_constant__ NormArgs args) {
-  __shared__ float shared[kWarps];
+/// Sends this rank's eight columns from `col` on to every other rank.
+__device__ inline void send_columns(const device::PeerSlots& slots, int64_t offset, const float (&x)[8],
+                                    int n) {
+  for (int i = 1; i < slots.peers.n_ranks; ++i) {
+    int to = slots.peers.rank + i;
+    if (to >= slots.peers.n_ranks) to -= slots.peers.n_ranks;
+    std::byte* p = slots.slot(to, slots.peers.rank) + offset;
+    for (int k = 0; k < n; k += 2) device::store_packets(p + k * kPacketBytes, x[k], x[k + 1], slots.number);
+  }
+}
+
+/// Rank `from`'s eight columns, as soon as they are there. n: 8, or 4 at the row's end.
+__device__ inline void await_columns(const device::PeerSlots& slots, int from, int64_t offset, float (&x)[8],
+                                     int n) {
+  const std::byte* p = slots.slot(slots.peers.rank, from) + offset;
+  uint4 v[4] = {};
+  bool there;
+  do {
+    there = true;
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      if (2 * k >= n) break;
+      v[k] = device::load_packets(p + 2 * k * kPacketBytes);
+    }
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      if (2 * k < n) there &= v[k].y == slots.number && v[k].w == slots.number;
+    }
+  } while (!there);
+#pragma unroll
+  for (int k = 0; k < 4; ++k) {
+    x[2 * k] = __uint_as_float(v[k].x);
+    x[2 * k + 1] = __uint_as_float(v[k].z);
+  }
+}
+
+/// v += the ranks' partial columns, in rank order.
+/// row: of the exchange.
+__device__ inline void add_peers(const AddNorm& what, int64_t row, int64_t col, float (&v)[8]) {
+  const int n = col + 8 <= what.n_cols ? 8 : col < what.n_cols ? 4 : 0;
+  if (n == 0) return;
+  const device::PeerSlots slots(what.peers);
+  const int64_t offset = (row * what.n_cols + col) * kPacketBytes;
+  float mine[8];
+  if (what.partial != nullptr) {
+    load_row(mine, what.partial + (what.first_token + row) * what.n_cols, col, what.n_cols);
+    send_columns(slots, offset, mine, n);
+  }
+  for (int r = 0; r < what.peers.n_ranks; ++r) {
+    float x[8];
+    const bool own = r == what.peers.rank && what.partial != nullptr;
+    if (!own) await_columns(slots, r, offset, x, n);
+    for (int i = 0; i < n; ++i) v[i] += own ? mine[i] : x[i];
+  }
+}
+
+/// Thread map: a token has kWarps warps, in one block or in a cluster of eight, whose multiprocessors ask for
+/// the row's bytes together; warp w has the segments w, w + 32, …, a lane 8 columns of each, kept in
+/// registers throughout. Reads slots, residual and weights once, all asked for before the first is used;
+/// writes residual and records once.
+template <int kSegments, int kBlocks>
+__global__ __launch_bounds__(kWarps / kBlocks *
+                             32) void add_norm_kernel(const __grid_constant__ NormArgs args) {
+  __shared__ float shared[2][kWarps];
+  if constexpr (kBlocks > 1) device::cluster_arrive();
   const AddNorm& what = args.what;
   const int64_t n_cols = what.n_cols;
-  const int64_t token = blockIdx.x;
+  const int64_t row = blockIdx.x / kBlocks;
+  const int64_t token = what.first_token + row;
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int warp =
+      static_cast<int>(blockIdx.x % kBlocks) * (kWarps / kBlocks) + static_cast<int>(threadIdx.x) / 32;
   const auto col_of = [&](int s) { return int64_t{s * kWarps + warp} * kSegmentCols + 8 * lane; };
   device::let_next_start();
-  float weight[kSegments][8];
+  float weight[kSegments][8] = {};
 #pragma unroll
-  for (int s = 0; s < kSegments; ++s) load_row(weight[s], what.weight, col_of(s), n_cols);
+  for (int s = 0; s < kSegments; ++s) {
+    if (what.weight != nullptr) load_row(weight[s], what.weight, col_of(s), n_cols);
+  }
   device::wait_for_inputs();
 
-  float* residual = what.residual + token * n_cols;
+  float* residual = what.residual + (what.rows == nullptr ? token : what.rows[token]) * n_cols;
   float r[kSegments][8];
   float v[kSegments][8] = {};
 #pragma unroll
@@ -97,8 +169,13 @@ __global__ __launch_bounds__(kThreads) void add_norm_kernel(const __grid_constan
       for (int i = 0; i < 8; ++i) v[s][i] += x[i];
     }
   }
+  if (what.peers.n_ranks != 0) {
+#pragma unroll
+    for (int s = 0; s < kSegments; ++s) add_peers(what, row, col_of(s), v[s]);
+  }
+  if constexpr (kBlocks > 1) device::cluster_wait();  // all blocks have begun: their shared memory is there
   if (what.post_weight != nullptr) {
-    const float factor = norm_factor(sum_of_squares(v), n_cols, what.eps, shared);
+    const float factor = norm_factor<kBlocks>(sum_of_squares(v), n_cols, what.eps, shared[0], warp);
 #pragma unroll
     for (int s = 0; s < kSegments; ++s) {
       float w[8];
@@ -115,7 +192,7 @@ __global__ __launch_bounds__(kThreads) void add_norm_kernel(const __grid_constan
     }
   }
   if (!finite && what.not_finite != nullptr) *what.not_finite = 1;
-  const float factor = norm_factor(sum_of_squares(v), n_cols, what.eps, shared);
+  const float factor = norm_factor<kBlocks>(sum_of_squares(v), n_cols, what.eps, shared[1], warp);
 #pragma unroll
   for (int s = 0; s < kSegments; ++s) {
     const int64_t segment = s * kWarps + warp;
@@ -125,18 +202,19 @@ __global__ __launch_bounds__(kThreads) void add_norm_kernel(const __grid_constan
       if (out.data != nullptr) store_output(out, token, segment, weight[s], lane);
     }
     for (int i = 0; i < 8; i += 4) {
-      if (what.n_slots == 0 || col_of(s) + i >= n_cols) continue;
+      if (what.rows != nullptr || col_of(s) + i >= n_cols) continue;
       *reinterpret_cast<float4*>(residual + col_of(s) + i) =
           make_float4(v[s][i], v[s][i + 1], v[s][i + 2], v[s][i + 3]);
     }
   }
 }
 
-const void* kernel_for(int64_t n_cols) {
+template <int kBlocks>
+const void* kernel_of(int64_t n_cols) {
   const int64_t segments = ceil_div(n_cols, int64_t{kWarps} * kSegmentCols);
-  if (segments <= 1) return reinterpret_cast<const void*>(add_norm_kernel<1>);
-  if (segments <= 2) return reinterpret_cast<const void*>(add_norm_kernel<2>);
-  return reinterpret_cast<const void*>(add_norm_kernel<kMostSegments>);
+  if (segments <= 1) return reinterpret_cast<const void*>(add_norm_kernel<1, kBlocks>);
+  if (segments <= 2) return reinterpret_cast<const void*>(add_norm_kernel<2, kBlocks>);
+  return reinterpret_cast<const void*>(add_norm_kernel<kMostSegments, kBlocks>);
 }
 
 }  // namespace
@@ -146,16 +224,26 @@ void add_norm(const AddNorm& what, int64_t n_tokens, bool early, cudaStream_t st
               what.n_cols <= int64_t{kMostSegments} * kWarps * kSegmentCols,
           "add_norm: columns", what.n_cols);
   require(what.n_slots >= 0 && what.n_slots <= kMaxNormSlots, "add_norm: slots", what.n_slots);
+  require(what.peers.n_ranks == 0 || (what.n_slots == 0 && n_tokens <= kExchangeTokens), "add_norm: peers",
+          what.peers.n_ranks, n_tokens);
+  require(what.weight != nullptr || (what.out[0] == nullptr && what.out[1] == nullptr),
+          "add_norm: outputs without a norm");
   NormArgs args{what, {}};
   for (int i = 0; i < kMaxNormOutputs; ++i) {
     const CudaActivations* out = what.out[i];
     if (out == nullptr) continue;
-    require(out->cols() == Range{0, what.n_cols} && n_tokens <= out->max_tokens(),
+    require(out->cols() == Range{0, what.n_cols} && what.first_token + n_tokens <= out->max_tokens(),
             "add_norm: shape of an output", i);
     args.out[i] = {out->data(), out->token_bytes(), out->form()};
   }
   if (n_tokens == 0) return;
-  launch(kernel_for(what.n_cols), {n_tokens, kThreads, 0, early}, &args, stream);
+  const void* clustered = kernel_of<kClusterBlocks>(what.n_cols);
+  if (is_hopper_code(clustered)) {
+    constexpr int kThreads = kWarps / kClusterBlocks * 32;
+    launch(clustered, {n_tokens * kClusterBlocks, kThreads, 0, early, kClusterBlocks}, &args, stream);
+  } else {
+    launch(kernel_of<1>(what.n_cols), {n_tokens, kWarps * 32, 0, early}, &args, stream);
+  }
 }
 
 }  // namespace tandem::cuda

@@ -56,7 +56,7 @@ Model::Model(const GgufFile& file, const ModelConfig& config, const SplitWeights
   shape.n_experts_used = config_.n_experts_used;
   shape.max_tokens = capacity_.max_tokens;
   shape.n_pages = capacity_.n_pages;
-  shape.kv_f32 = capacity_.kv_f32;
+  shape.cache_type = capacity_.cache_type;
   backend_->allocate(shape);
   for (const LayerWeights& layer : weights_.layers) {
     attention_readers_.push_back(attention_readers(layer));

@@ -19,7 +19,7 @@ namespace tandem {
 struct ModelCapacity {
   int64_t max_tokens = 512;  ///< in one step
   int64_t n_pages = 0;       ///< of the KV cache
-  bool kv_f32 = false;
+  CacheType cache_type = CacheType::f16;
 };
 
 class Model {

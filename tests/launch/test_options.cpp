@@ -172,7 +172,7 @@ TEST(Options, wrong_values_are_named) {
   EXPECT_EQ(refusal({"-s", "-2"}), "--seed=-2: not -1 or a whole number below 2^64");
   EXPECT_EQ(refusal({"-s", "18446744073709551616"}),
             "--seed=18446744073709551616: not -1 or a whole number below 2^64");
-  EXPECT_EQ(refusal({"-ctk", "q8"}), "--cache-type-k=q8: not one of f16|f32");
+  EXPECT_EQ(refusal({"-ctk", "q8"}), "--cache-type-k=q8: not one of f16|f32|q8_0");
   EXPECT_NE(refusal({"--split", "3,,1"}).find("--split=3,,1: not a list"), std::string::npos);
   EXPECT_NE(refusal({"--split", "3,nan"}).find("not a list"), std::string::npos);
   EXPECT_NE(refusal({"--split", "3,-1"}).find("not a list"), std::string::npos);

@@ -21,6 +21,7 @@ template <class T>
 DeviceBuffer<T> to_device(const std::vector<T>& host) {
   DeviceBuffer<T> buffer(host.size());
   if (!host.empty()) check(cudaMemcpy(buffer.data(), host.data(), buffer.bytes(), cudaMemcpyHostToDevice));
+  check(cudaDeviceSynchronize());  // a copy from pageable memory isn't ordered with non-blocking streams
   return buffer;
 }
 

@@ -89,7 +89,7 @@ std::vector<std::vector<float>> products(const std::vector<const CudaMatrix*>& w
         {weight, bias.empty() ? nullptr : device_bias.data(), outs.back().data(), weight->n_rows()});
   }
   const Stream stream;
-  gemv(parts, x.device, x.n_tokens, epilogue, early, stream.get());
+  gemv(parts, x.device, x.n_tokens, {epilogue, early}, stream.get());
   stream.synchronize();
   std::vector<std::vector<float>> results;
   for (const DeviceBuffer<float>& out : outs) results.push_back(to_host(out.data(), out.size()));
@@ -366,7 +366,7 @@ TEST_P(GpuOnce, RunsInAGraphToTheSameBits) {
   cudaGraph_t graph = nullptr;
   cudaGraphExec_t exec = nullptr;
   check(cudaStreamBeginCapture(stream.get(), cudaStreamCaptureModeThreadLocal));
-  for (int i = 0; i < 3; ++i) gemv({&part, 1}, x.device, 1, Epilogue::none, true, stream.get());
+  for (int i = 0; i < 3; ++i) gemv({&part, 1}, x.device, 1, {Epilogue::none, true}, stream.get());
   check(cudaStreamEndCapture(stream.get(), &graph));
   check(cudaGraphInstantiate(&exec, graph, 0));
   for (int i = 0; i < 3; ++i) check(cudaGraphLaunch(exec, stream.get()));

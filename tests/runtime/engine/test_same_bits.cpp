@@ -39,7 +39,7 @@ void with_engine(const std::string& path, const Way& way, const std::function<vo
     cpu.spin_us = 0;
     ModelCapacity capacity;
     capacity.n_pages = way.n_pages;
-    capacity.kv_f32 = way.kv_f32;
+    capacity.cache_type = way.kv_f32 ? CacheType::f32 : CacheType::f16;
     Communicator& communicator = *communicators[static_cast<size_t>(rank)];
     Model model(file, config, split, capacity, make_cpu_backend(cpu, communicator), communicator);
     EngineOptions options;

@@ -1,0 +1,24 @@
+// The CUDA backend: the verbs of ops/verbs.h as kernels on one GPU, a step of few tokens as one graph that is
+// recorded once and replayed. Made by launch/session; used by runtime/model/forward. Partial sums reach the
+// other ranks through the collective it is given; it knows neither MPI nor NCCL.
+#pragma once
+
+#include <memory>
+
+#include "ops/cuda/collective.h"
+#include "ops/verbs.h"
+
+namespace tandem {
+
+struct CudaBackendOptions {
+  int device = 0;
+  int rank = 0;
+  bool graphs = true;  ///< record steps of few tokens
+  bool early = true;   ///< programmatic dependent launch where the GPU has it
+};
+
+/// `collective` is null for a rank that is alone. Throws Error(unavailable) where the device can't be used.
+std::unique_ptr<Backend> make_cuda_backend(const CudaBackendOptions& options,
+                                           std::unique_ptr<cuda::DeviceCollective> collective);
+
+}  // namespace tandem

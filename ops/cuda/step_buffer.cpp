@@ -1,0 +1,97 @@
+#include "ops/cuda/step_buffer.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "ops/core/check.h"
+
+namespace tandem::cuda {
+
+StepBuffer::StepBuffer(int64_t max_tokens, int64_t max_sequences, int64_t pages_stride,
+                       std::span<const RopeSpec> ropes)
+    : max_tokens_(max_tokens),
+      max_sequences_(max_sequences),
+      ropes_(ropes.begin(), ropes.end()),
+      tables_(ropes.size()) {
+  require(ropes.size() <= kMaxRopes, "step buffer: ropes", ropes.size());
+  constexpr int64_t kAlign = 64;
+  int64_t n_bytes = kAlign;  // the exchanges' number
+  const auto reserve = [&](int64_t n, int64_t element_bytes) {
+    const int64_t at = n_bytes;
+    n_bytes = round_up(n_bytes + n * element_bytes, kAlign);
+    return at;
+  };
+  const int64_t tokens = reserve(max_tokens, sizeof(int32_t));
+  const int64_t positions = reserve(max_tokens, sizeof(int32_t));
+  const int64_t sequences = reserve(max_tokens, sizeof(int32_t));
+  std::array<int64_t, kMaxRopes> rope_at{};
+  for (size_t i = 0; i < ropes.size(); ++i) {
+    const auto n_pairs = static_cast<int64_t>(ropes[i].inverse_frequency.size());
+    view_.n_rot[i] = static_cast<int32_t>(2 * n_pairs);
+    rope_at[i] = reserve(max_tokens * n_pairs * 2, sizeof(float));
+  }
+  const int64_t pages = reserve(max_sequences * pages_stride, sizeof(int32_t));  // last: rarely all in use
+  device_ = DeviceBuffer<std::byte>(static_cast<size_t>(n_bytes));
+  host_ = PinnedBuffer<std::byte>(static_cast<size_t>(n_bytes));
+  std::memset(host_.data(), 0, host_.bytes());
+  const auto at = [&]<class T>(T*& pointer, int64_t offset) {
+    pointer = reinterpret_cast<T*>(device_.data() + offset);
+  };
+  at(view_.tokens, tokens);
+  at(view_.positions, positions);
+  at(view_.sequences, sequences);
+  at(view_.pages, pages);
+  view_.pages_stride = pages_stride;
+  for (size_t i = 0; i < ropes.size(); ++i) at(view_.rope[i], rope_at[i]);
+}
+
+bool StepBuffer::holds(const StepBatch& batch) const {
+  return static_cast<int64_t>(batch.tokens.size()) <= max_tokens_ &&
+         static_cast<int64_t>(batch.sequences.size()) <= max_sequences_;
+}
+
+void StepBuffer::fill_ropes() {
+  for (size_t i = 0; i < ropes_.size(); ++i) {
+    tables_[i].fill(positions_, ropes_[i].inverse_frequency, ropes_[i].magnitude);
+    float* out = const_cast<float*>(host_at(view_.rope[i]));
+    const int64_t n_pairs = tables_[i].n_pairs();
+    for (int64_t t = 0; t < static_cast<int64_t>(positions_.size()); ++t) {
+      for (int64_t p = 0; p < n_pairs; ++p) {
+        *out++ = tables_[i].cosines(t)[p];
+        *out++ = tables_[i].sines(t)[p];
+      }
+    }
+  }
+}
+
+void StepBuffer::upload(const StepBatch& batch, uint32_t number, cudaStream_t stream) {
+  require(holds(batch), "step buffer: too small", batch.tokens.size(), batch.sequences.size());
+  copied_.synchronize();  // the step before this one has been read
+  std::memcpy(host_.data(), &number, sizeof(number));
+  std::copy(batch.tokens.begin(), batch.tokens.end(), const_cast<int32_t*>(host_at(view_.tokens)));
+  positions_.clear();
+  auto* sequences = const_cast<int32_t*>(host_at(view_.sequences));
+  auto* pages = const_cast<int32_t*>(host_at(view_.pages));
+  for (size_t s = 0; s < batch.sequences.size(); ++s) {
+    const StepSequence& sequence = batch.sequences[s];
+    require(static_cast<int64_t>(sequence.pages.size()) <= view_.pages_stride, "step buffer: pages",
+            sequence.pages.size());
+    std::copy(sequence.pages.begin(), sequence.pages.end(),
+              pages + static_cast<int64_t>(s) * view_.pages_stride);
+    for (int64_t i = 0; i < sequence.n_tokens; ++i) {
+      sequences[positions_.size()] = static_cast<int32_t>(s);
+      positions_.push_back(sequence.first_position + static_cast<int32_t>(i));
+    }
+  }
+  require(positions_.size() == batch.tokens.size(), "sequences do not cover the step's tokens",
+          positions_.size());
+  std::copy(positions_.begin(), positions_.end(), const_cast<int32_t*>(host_at(view_.positions)));
+  fill_ropes();
+  const auto end = reinterpret_cast<const std::byte*>(
+      view_.pages + static_cast<int64_t>(batch.sequences.size()) * view_.pages_stride);
+  check(cudaMemcpyAsync(device_.data(), host_.data(), static_cast<size_t>(end - device_.data()),
+                        cudaMemcpyHostToDevice, stream));
+  copied_.record(stream);
+}
+
+}  // namespace tandem::cuda

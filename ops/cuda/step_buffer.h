@@ -1,0 +1,48 @@
+// One step's variables on the device, and the host memory that they are copied from: what changes from step
+// to step while kernels and their arguments stay (step.h). Filled by the backend before each step.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "ops/cpu/rope.h"
+#include "ops/cuda/memory.h"
+#include "ops/cuda/step.h"
+#include "ops/verbs.h"
+
+namespace tandem::cuda {
+
+class StepBuffer {
+ public:
+  /// pages_stride: most pages of a sequence. ropes: at most kMaxRopes.
+  StepBuffer(int64_t max_tokens, int64_t max_sequences, int64_t pages_stride,
+             std::span<const RopeSpec> ropes);
+
+  bool holds(const StepBatch& batch) const;
+  /// Copies the step to the device in order with `stream`, in one transfer. `number`: of its first exchange
+  /// (peer_windows.h).
+  void upload(const StepBatch& batch, uint32_t number, cudaStream_t stream);
+
+  const StepView& view() const { return view_; }
+  const uint32_t* number_base() const { return reinterpret_cast<const uint32_t*>(device_.data()); }
+  size_t bytes() const { return device_.bytes(); }
+
+ private:
+  template <class T>
+  T* host_at(const T* device) {
+    return reinterpret_cast<T*>(host_.data() + (reinterpret_cast<const std::byte*>(device) - device_.data()));
+  }
+  void fill_ropes();
+
+  int64_t max_tokens_;
+  int64_t max_sequences_;
+  std::vector<RopeSpec> ropes_;
+  std::vector<RopeTable> tables_;
+  std::vector<int32_t> positions_;
+  DeviceBuffer<std::byte> device_;
+  PinnedBuffer<std::byte> host_;
+  Event copied_;
+  StepView view_;
+};
+
+}  // namespace tandem::cuda
