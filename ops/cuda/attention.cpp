@@ -75,7 +75,7 @@ size_t attention_scratch_bytes(const AttentionShape& shape, int n_multiprocessor
 
 AttentionScratch::AttentionScratch(const AttentionShape& shape)
     : groups_(groups_of(shape)), head_dim_(shape.head_dim), max_tokens_(shape.max_tokens) {
-  require(groups_.n_kv_heads == 0 || (head_dim_ > 0 && head_dim_ % 16 == 0 && head_dim_ <= kMaxHeadDim),
+  require(groups_.n_kv_heads == 0 || (head_dim_ > 0 && head_dim_ % 4 == 0 && head_dim_ <= kMaxHeadDim),
           "attention: head size", head_dim_);
   for (int32_t kv = 0; kv < groups_.n_kv_heads; ++kv)
     max_group_ = std::max(max_group_, groups_.begin[kv + 1] - groups_.begin[kv]);

@@ -30,7 +30,7 @@ size_t attention_scratch_bytes(const AttentionShape& shape, int n_multiprocessor
 /// launches must be in one stream.
 class AttentionScratch {
  public:
-  /// For the current device. At most 128 query heads, groups of at most 16, head_dim a multiple of 16 up to
+  /// For the current device. At most 128 query heads, groups of at most 16, head_dim a multiple of 4 up to
   /// 256.
   explicit AttentionScratch(const AttentionShape& shape);
 

@@ -11,7 +11,7 @@ namespace tandem::cuda {
 
 inline constexpr int kMaxHeads = 128;    ///< query heads of a rank
 inline constexpr int kMaxGroup = 16;     ///< query heads that share a KV head
-inline constexpr int kMaxHeadDim = 256;  ///< a multiple of 16
+inline constexpr int kMaxHeadDim = 256;  ///< a multiple of 4
 
 /// Query heads [begin[i], begin[i + 1]) read KV head i.
 struct HeadGroups {

@@ -39,7 +39,7 @@ CudaKvCache::CudaKvCache(int64_t n_layers, int32_t n_kv_heads, int32_t head_dim,
     : n_layers_(n_layers), n_pages_(n_pages) {
   require(n_layers >= 0 && n_kv_heads >= 0 && n_pages >= 0, "cuda cache: shape", n_layers, n_kv_heads,
           n_pages);
-  require(n_kv_heads == 0 || (head_dim > 0 && head_dim <= 256 && head_dim % 16 == 0), "cuda cache: head size",
+  require(n_kv_heads == 0 || (head_dim > 0 && head_dim <= 256 && head_dim % 4 == 0), "cuda cache: head size",
           head_dim);
   view_.head_bytes = 2 * KvView::plane_bytes(type, head_dim);
   view_.n_kv_heads = n_kv_heads;

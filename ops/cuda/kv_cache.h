@@ -39,7 +39,7 @@ struct KvView {
 
 class CudaKvCache {
  public:
-  /// Takes the memory at once; its content is undefined. head_dim: a multiple of 16, at most 256. n_kv_heads
+  /// Takes the memory at once; its content is undefined. head_dim: a multiple of 4, at most 256. n_kv_heads
   /// may be 0 (a rank without heads). Throws Error(unavailable) with the numbers where it doesn't fit.
   CudaKvCache(int64_t n_layers, int32_t n_kv_heads, int32_t head_dim, CudaKvType type, int64_t n_pages);
 
