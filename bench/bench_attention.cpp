@@ -49,7 +49,7 @@ struct Setup {
     for (int32_t i = 0; i < ceil_div(depth, kPageTokens); ++i) pages.push_back(i);
     for (int64_t t = depth - n_tokens; t < depth; ++t) tokens.push_back({static_cast<int32_t>(t), 0});
     for (int h = 0; h < m.n_heads; ++h) kv_of_head.push_back(h * m.n_kv_heads / m.n_heads);
-    const auto width = static_cast<size_t>(m.n_heads * m.head_dim);
+    const auto width = static_cast<size_t>(m.n_heads) * static_cast<size_t>(m.head_dim);
     q = normals(tokens.size() * width);
     out.resize(q.size());
     args = {&cache,

@@ -5,6 +5,7 @@
 //
 // A shared machine interrupts long runs, so `gemv` times pieces of a megabyte or so and reports their median.
 #include <benchmark/benchmark.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <chrono>
@@ -149,7 +150,8 @@ void register_all() {
         if (n_cols % type_info(type).block_elements != 0) continue;
         const std::string shape = std::to_string(n_rows) + "x" + std::to_string(n_cols);
         auto* entry = benchmark::RegisterBenchmark(
-            ("gemm/" + name + (wide ? "/q15/" : "/q8/") + shape).c_str(), gemm, type, wide, n_rows, n_cols);
+            fmt::format("gemm/{}/{}/{}", name, wide ? "q15" : "q8", shape).c_str(), gemm, type, wide, n_rows,
+            n_cols);
         for (const int64_t n_tokens : {1, 4, 16, 512}) entry->Arg(n_tokens);
         entry->MinTime(0.2);
       }

@@ -294,7 +294,10 @@ std::string mpi_library_version() {
   int length = 0;
   MPI_Get_library_version(text, &length);
   std::string line(text, static_cast<size_t>(length));
-  return line.substr(0, line.find_first_of("\n,"));
+  line.resize(std::min(line.find_first_of("\n,"), line.size()));
+  // MPICH has a tab in it.
+  std::replace(line.begin(), line.end(), '\t', ' ');
+  return line;
 }
 
 MpiEnvironment::MpiEnvironment() {

@@ -49,19 +49,19 @@ void random_delay(std::mt19937& random) {
 }  // namespace
 
 void check_exchange_sums(Communicator& comm) {
-  constexpr size_t n_values = 1000;
+  constexpr size_t kValues = 1000;
   for (int64_t k = 0; k < 20; ++k) {
-    fill(comm, k, n_values);
+    fill(comm, k, kValues);
     const auto all = comm.publish();
-    ASSERT_EQ(count_wrong(comm, all, k, n_values), 0U) << "exchange " << k;
+    ASSERT_EQ(count_wrong(comm, all, k, kValues), 0U) << "exchange " << k;
     // The counting notices a wrong exchange: otherwise the line above would prove nothing.
-    ASSERT_GT(count_wrong(comm, all, k + 1, n_values), n_values / 2);
+    ASSERT_GT(count_wrong(comm, all, k + 1, kValues), kValues / 2);
     int64_t sum = 0;
     int64_t expected = 0;
     for (int r = 0; r < comm.size(); ++r) {
       const auto* theirs = reinterpret_cast<const int64_t*>(all[static_cast<size_t>(r)]);
-      sum = std::accumulate(theirs, theirs + n_values, sum);
-      for (size_t i = 0; i < n_values; ++i) expected += value_of(k, r, static_cast<int64_t>(i));
+      sum = std::accumulate(theirs, theirs + kValues, sum);
+      for (size_t i = 0; i < kValues; ++i) expected += value_of(k, r, static_cast<int64_t>(i));
     }
     ASSERT_EQ(sum, expected);
   }
@@ -69,16 +69,16 @@ void check_exchange_sums(Communicator& comm) {
 
 void check_exchange_reads_stay_valid(Communicator& comm) {
   // What exchange k brought is still whole after everyone filled its contribution to k + 1, until publish().
-  constexpr size_t n_values = 300;
+  constexpr size_t kValues = 300;
   std::span<const std::byte* const> before;
   for (int64_t k = 0; k < 200; ++k) {
-    fill(comm, k, n_values);
+    fill(comm, k, kValues);
     if (comm.rank() == static_cast<int>(k) % comm.size()) usleep(200);
     if (k > 0) {
-      ASSERT_EQ(count_wrong(comm, before, k - 1, n_values), 0U) << "after filling " << k;
+      ASSERT_EQ(count_wrong(comm, before, k - 1, kValues), 0U) << "after filling " << k;
     }
     before = comm.publish();
-    ASSERT_EQ(count_wrong(comm, before, k, n_values), 0U) << "exchange " << k;
+    ASSERT_EQ(count_wrong(comm, before, k, kValues), 0U) << "exchange " << k;
   }
 }
 

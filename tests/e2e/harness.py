@@ -3,14 +3,15 @@ certain. Standard library only. A test file ends with harness.main(); its comman
 
     test_NAME.py TANDEM [unittest arguments]
 
-and the environment names the launcher (MPIEXEC, default mpirun) and a folder of real models (TANDEM_MODELS;
-tests that want them are skipped where it is unset)."""
+and the environment names the launcher (MPIEXEC, default mpirun, with MPIEXEC_PREFLAGS) and a folder of real
+models (TANDEM_MODELS; tests that want them are skipped where it is unset)."""
 
 import array
 import ast
 import os
 import pathlib
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import unittest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "hf"
 MPIEXEC = os.environ.get("MPIEXEC", "mpirun")
+MPIEXEC_PREFLAGS = shlex.split(os.environ.get("MPIEXEC_PREFLAGS", ""))
 START_LIMIT_S = 60.0  # a start on a busy machine; no requirement stands on it
 # More ranks than cores, and as root in containers; launchers other than Open MPI's ignore it.
 LAUNCHER_ENVIRONMENT = {
@@ -88,7 +90,7 @@ def environment(scratch, **more):
 
 def launch(n_ranks, *arguments):
     """The command line for n_ranks ranks; 0: one rank without a launcher."""
-    launcher = [MPIEXEC, "-np", str(n_ranks)] if n_ranks else []
+    launcher = [MPIEXEC, "-np", str(n_ranks), *MPIEXEC_PREFLAGS] if n_ranks else []
     return [*launcher, *map(str, arguments)]
 
 

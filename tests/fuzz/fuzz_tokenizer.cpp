@@ -23,7 +23,6 @@
 namespace {
 
 using tandem::Error;
-using tandem::TokenizeOptions;
 using tandem::Tokenizer;
 
 void expect(bool condition, const char* what) {

@@ -16,8 +16,8 @@ namespace {
 class ThreadPoolTest : public testing::TestWithParam<std::pair<int, int>> {};  // threads, spin_us
 
 TEST_P(ThreadPoolTest, DoesEveryTaskOnceAndShowsItsWrites) {
-  const auto [n_threads, spin_us] = GetParam();
-  ThreadPool pool(n_threads, {}, spin_us);
+  const int n_threads = GetParam().first;
+  ThreadPool pool(n_threads, {}, GetParam().second);
   EXPECT_EQ(pool.n_threads(), n_threads);
   for (const int64_t n_tasks : {0, 1, 2, 3, 7, 64, 1000}) {
     std::vector<int> done(static_cast<size_t>(n_tasks), 0);  // plain ints: a data race shows under TSan
