@@ -19,6 +19,7 @@ GpuBackend make_gpu_backend(const GpuRequest& request, Communicator& communicato
   options.device = placement.gpu.device;
   options.rank = communicator.rank();
   options.graphs = request.graphs;
+  options.mem_fraction = request.mem_fraction;
   std::unique_ptr<cuda::DeviceCollective> collective;
   if (communicator.size() > 1) {
     const auto n_bytes =

@@ -12,10 +12,11 @@
 namespace tandem {
 
 struct GpuRequest {
-  std::string comm = "auto";  ///< --comm
-  bool allow_share = false;   ///< --allow-share: ranks may share a GPU
-  bool graphs = true;         ///< --graphs
-  int64_t n_embd = 0;         ///< width of what ranks exchange
+  std::string comm = "auto";   ///< --comm
+  bool allow_share = false;    ///< --allow-share: ranks may share a GPU
+  bool graphs = true;          ///< --graphs
+  double mem_fraction = 0.95;  ///< --mem-fraction
+  int64_t n_embd = 0;          ///< width of what ranks exchange
 };
 struct GpuBackend {
   std::unique_ptr<Backend> backend;

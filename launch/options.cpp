@@ -77,6 +77,8 @@ void add_model_options(OptionParser& parser, ModelOptions& options) {
   parser.add_choice("comm", options.comm, {"auto", "peer", "nccl", "mpi"},
                     "how ranks add up their partial sums");
   parser.add_flag("allow-share", options.allow_share, "ranks may share a GPU");
+  parser.add_number("mem-fraction", options.mem_fraction, 0.01, 1,
+                    "share of a GPU's memory that may be used");
   parser.add_choice("graphs", options.graphs, {"on", "off"}, "steps of few tokens as CUDA graphs");
   parser.add_integer("threads,t", options.n_threads, 0, kMostThreads,
                      "threads of each rank; 0: its share of the cores");

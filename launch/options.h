@@ -20,6 +20,7 @@ struct ModelOptions {
   std::string backend = "auto";      ///< --backend auto|cpu|cuda
   std::string comm = "auto";         ///< --comm auto|peer|nccl|mpi
   bool allow_share = false;          ///< --allow-share: ranks may share a GPU
+  double mem_fraction = 0.95;        ///< --mem-fraction: of a GPU's memory that may be used
   std::string graphs = "on";         ///< --graphs on|off: steps of few tokens as CUDA graphs
   int n_threads = 0;                 ///< -t: threads of each rank; 0: its share of the cores
   int n_ctx = 0;                     ///< -c: positions of a sequence; 0: the model's own, at most 4096

@@ -56,6 +56,7 @@ SessionOptions session_options(const ModelOptions& model) {
   options.backend = model.backend;
   options.gpu.comm = model.comm;
   options.gpu.allow_share = model.allow_share;
+  options.gpu.mem_fraction = model.mem_fraction;
   options.gpu.graphs = model.graphs == "on";
   options.n_threads = model.n_threads;
   options.context_tokens = model.n_ctx;

@@ -126,6 +126,10 @@ class Backend {
                                               InputPrecision precision) = 0;
   virtual std::unique_ptr<Vector> make_vector(std::span<const float> values) = 0;
   virtual void set_ropes(std::vector<RopeSpec> ropes) = 0;
+  /// Why this much doesn't fit into the device's memory, with the numbers and the cure; empty where it does,
+  /// or where the system decides (host memory). Asked before anything is allocated. weight_bytes: this rank's
+  /// share of the file.
+  virtual std::string fit_fault(size_t weight_bytes, const BackendShape& shape) const = 0;
   /// Allocates workspace and cache. Throws Error(unavailable) with the numbers where memory does not suffice.
   virtual void allocate(const BackendShape& shape) = 0;
   /// Runs `work(first, last)` over [0, n) in pieces of `grain` on the backend's threads: packing rows at

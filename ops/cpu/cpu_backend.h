@@ -91,6 +91,7 @@ class CpuBackend final : public Backend {
     ropes_ = std::move(ropes);
     rope_tables_.resize(ropes_.size());
   }
+  std::string fit_fault(size_t /*weight_bytes*/, const BackendShape& /*shape*/) const override { return ""; }
   void allocate(const BackendShape& shape) override;
   void for_each_piece(int64_t n, int64_t grain, void (*work)(void*, Range), void* context) override {
     pool_.run(ceil_div(n, grain), [&](int64_t task, int) {

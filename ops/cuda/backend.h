@@ -13,8 +13,9 @@ namespace tandem {
 struct CudaBackendOptions {
   int device = 0;
   int rank = 0;
-  bool graphs = true;  ///< record steps of few tokens
-  bool early = true;   ///< programmatic dependent launch where the GPU has it
+  bool graphs = true;          ///< record steps of few tokens
+  double mem_fraction = 0.95;  ///< of the device's memory that may be used
+  bool early = true;           ///< programmatic dependent launch where the GPU has it
 };
 
 /// `collective` is null for a rank that is alone. Throws Error(unavailable) where the device can't be used.

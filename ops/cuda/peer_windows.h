@@ -22,9 +22,11 @@ inline constexpr int64_t kPacketBytes = 8;
 constexpr int64_t exchange_slot_bytes(int64_t n_cols) {
   return kExchangeTokens * n_cols * kPacketBytes;
 }
-/// Bytes of a window that every rank makes.
+/// Bytes of a window that every rank makes; the proof that peers reach it wants a few.
 constexpr int64_t exchange_window_bytes(int n_ranks, int64_t n_cols) {
-  return 2 * n_ranks * exchange_slot_bytes(n_cols);
+  constexpr int64_t kLeast = 64 << 10;
+  const int64_t n_bytes = 2 * n_ranks * exchange_slot_bytes(n_cols);
+  return n_bytes < kLeast ? kLeast : n_bytes;
 }
 
 /// What a kernel needs of the exchange; fixed while a graph lives. No ranks: there is no exchange.

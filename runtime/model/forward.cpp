@@ -1,6 +1,9 @@
 // One token's road through the model. A layer is attention and feed-forward, each ending in a row-split
 // product whose partial sums all ranks exchange; everything between two exchanges is local to a rank.
+#include <fmt/format.h>
+
 #include "ops/core/check.h"
+#include "ops/core/error.h"
 #include "runtime/model/model.h"
 
 namespace tandem {
@@ -41,10 +44,20 @@ Model::Model(const GgufFile& file, const ModelConfig& config, const SplitWeights
       plan_(file, config, split),
       shard_(plan_.rank(communicator.rank())),
       capacity_(capacity),
+      shape_(make_shape()),
       communicator_(communicator),
       backend_(std::move(backend)),
-      weights_(load_weights(file, config, plan_, communicator, *backend_, load_stats_, progress)) {
+      weights_((check_fit(file),
+                load_weights(file, config, plan_, communicator, *backend_, load_stats_, progress))) {
   backend_->set_ropes({rope_spec(config_.rope, weights_.rope_factors), rope_spec(config_.rope_local, {})});
+  backend_->allocate(shape_);
+  for (const LayerWeights& layer : weights_.layers) {
+    attention_readers_.push_back(attention_readers(layer));
+    ffn_readers_.push_back(ffn_readers(layer));
+  }
+}
+
+BackendShape Model::make_shape() const {
   BackendShape shape;
   shape.n_layers = config_.n_layers;
   shape.n_embd = config_.n_embd;
@@ -57,10 +70,17 @@ Model::Model(const GgufFile& file, const ModelConfig& config, const SplitWeights
   shape.max_tokens = capacity_.max_tokens;
   shape.n_pages = capacity_.n_pages;
   shape.cache_type = capacity_.cache_type;
-  backend_->allocate(shape);
-  for (const LayerWeights& layer : weights_.layers) {
-    attention_readers_.push_back(attention_readers(layer));
-    ffn_readers_.push_back(ffn_readers(layer));
+  return shape;
+}
+
+/// Before the first byte is read. Throws Error(unavailable) on all ranks where one can't hold its share.
+void Model::check_fit(const GgufFile& file) {
+  int64_t n_bytes = 0;
+  for (const GgufTensor& tensor : file.tensors()) n_bytes += plan_.bytes(tensor, communicator_.rank());
+  const std::vector<std::string> faults =
+      communicator_.gather_text(backend_->fit_fault(static_cast<size_t>(n_bytes), shape_));
+  for (size_t r = 0; r < faults.size(); ++r) {
+    if (!faults[r].empty()) throw Error(ExitCode::unavailable, fmt::format("rank {}: {}", r, faults[r]));
   }
 }
 

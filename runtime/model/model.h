@@ -45,6 +45,8 @@ class Model {
   std::span<const float> logits(std::span<const int64_t> outputs);
 
  private:
+  BackendShape make_shape() const;
+  void check_fit(const GgufFile& file);
   void attention(int64_t layer);
   void feed_forward(int64_t layer);
   NormSpec norm_before_attention(int64_t layer, const Vector* post);
@@ -53,6 +55,7 @@ class Model {
   ShardPlan plan_;
   RankShard shard_;
   ModelCapacity capacity_;
+  BackendShape shape_;
   Communicator& communicator_;
   std::unique_ptr<Backend> backend_;
   LoadStats load_stats_;
