@@ -119,6 +119,7 @@ AttentionArgs args_of(const Attention& what, int64_t n_tokens) {
   require(what.cache.n_kv_heads == scratch.groups().n_kv_heads &&
               (what.cache.n_kv_heads == 0 || what.cache.head_dim == scratch.head_dim()),
           "attention: the cache's shape", what.cache.n_kv_heads, what.cache.head_dim);
+  require(n_tokens <= 65535, "attention: tokens of a launch", n_tokens);
   require(what.rope >= 0 && what.rope < kMaxRopes, "attention: rope table", what.rope);
   const int32_t n_rot = what.step.n_rot[what.rope];
   require(n_rot >= 0 && n_rot % 2 == 0 && n_rot <= what.cache.head_dim, "attention: rotated elements", n_rot);
@@ -163,8 +164,10 @@ void launch_attention(const Attention& what, int64_t n_tokens, bool appends, boo
     args.form = out.form();
   }
   const AttentionKernel kernel = kernel_for(args.cache.type, args.cache.head_dim, scratch.max_group());
-  const int64_t n_blocks = n_tokens * args.cache.n_kv_heads * args.n_slots;
-  launch(kernel.function, {n_blocks, kernel.threads, kernel.shared_bytes, early}, &args, stream);
+  LaunchShape shape{args.n_slots, kernel.threads, kernel.shared_bytes, early};
+  shape.n_rows = args.cache.n_kv_heads;
+  shape.n_planes = n_tokens;
+  launch(kernel.function, shape, &args, stream);
   if (!whole_groups) out.fill(args.rows, n_cols, n_tokens, what.not_finite, stream);
 }
 

@@ -12,7 +12,7 @@ __global__ __launch_bounds__(kAppendThreads) void append_heads_kernel(
     const __grid_constant__ AttentionArgs args) {
   __shared__ float rows[kWarps][kMaxHeadDim];
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int warp = device::warp_of_block();
   const int n_heads = args.groups.n_heads;
   const int n_kv = args.groups.n_kv_heads;
   const int n_rows = n_heads + 2 * n_kv;
@@ -25,18 +25,25 @@ __global__ __launch_bounds__(kAppendThreads) void append_heads_kernel(
   const int position = args.step.positions[token];
   const int64_t page =
       args.step.pages[args.step.sequences[token] * args.step.pages_stride + position / kPageTokens];
-  const int slot = position % kPageTokens;
-  device::WarpRow<kRegs> head;
+  const int dim = args.cache.head_dim;
+  const bool is_query = row < n_heads;
+  const bool is_key = !is_query && row < n_heads + n_kv;
+  const int kv_head = (row - n_heads) % n_kv;
   device::WarpRotation<kRegs> rotation;
-  if (row < n_heads + n_kv) rotation.load(args, token, lane);
-  if (row < n_heads) {
-    device::load_query(args, token, row, rotation, rows[warp], lane, head);
-    head.store(args.q + token * args.q_stride + int64_t{row} * args.cache.head_dim, args.cache.head_dim,
-               lane);
-  } else if (row < n_heads + n_kv) {
-    device::append_key(args, token, row - n_heads, page, slot, rotation, rows[warp], lane, head);
+  if (is_query || is_key) rotation.load(args, token, lane);
+  device::WarpRow<kRegs> head;
+  const auto source = is_query ? device::query_source(args, token, row)
+                      : is_key ? device::key_source(args, token, kv_head)
+                               : device::value_source(args, token, kv_head);
+  head.load(source.row, dim, lane);
+  device::change_head(args, source, rotation, rows[warp], dim, lane, head);
+  if (is_query) {
+    head.store(args.q + token * args.q_stride + int64_t{row} * dim, dim, lane);
+    device::report(args.not_finite, head.finite());
   } else {
-    device::append_value(args, token, row - n_heads - n_kv, page, slot, lane, head);
+    std::byte* plane = is_key ? args.cache.keys(page, kv_head) : args.cache.values(page, kv_head);
+    device::report(args.not_finite,
+                   device::store_cached(head, args.cache.type, plane, position % kPageTokens, dim, lane));
   }
 }
 

@@ -18,6 +18,11 @@ namespace tandem::cuda::device {
 /// The maximum of no scores. Finite, so that it can be subtracted from itself.
 inline constexpr float kNoScore = -1e30F;
 
+/// The warp's number, known to be the same in all its lanes.
+__device__ inline int warp_of_block() {
+  return __shfl_sync(~0U, static_cast<int>(threadIdx.x) / 32, 0);
+}
+
 // --- rows by a warp: lane l owns the elements l + 32 i
 
 template <int kRegs>
@@ -98,15 +103,17 @@ struct WarpRotation {
   }
 };
 
-/// The row as half. False where a value is beyond it.
+/// The row as half, to one or two places (`copy` or null). False where a value is beyond it.
 template <int kRegs>
-__device__ inline bool store_half(const WarpRow<kRegs>& head, __half* out, int dim, int lane) {
+__device__ inline bool store_half(const WarpRow<kRegs>& head, __half* out, __half* copy, int dim, int lane) {
   bool fits = true;
 #pragma unroll
   for (int i = 0; i < kRegs; ++i) {
     const __half h = __float2half_rn(head.x[i]);
     fits &= !__hisinf(h) && !__hisnan(h);
-    if (lane + 32 * i < dim) out[lane + 32 * i] = h;
+    if (lane + 32 * i >= dim) continue;
+    out[lane + 32 * i] = h;
+    if (copy != nullptr) copy[lane + 32 * i] = h;
   }
   return fits;
 }
@@ -137,7 +144,7 @@ template <int kRegs>
 __device__ inline bool store_cached(const WarpRow<kRegs>& head, CudaKvType type, std::byte* plane, int slot,
                                     int dim, int lane) {
   if (type == CudaKvType::f16)
-    return store_half(head, reinterpret_cast<__half*>(plane) + slot * dim, dim, lane);
+    return store_half(head, reinterpret_cast<__half*>(plane) + slot * dim, nullptr, dim, lane);
   if (type == CudaKvType::f32) {
     head.store(reinterpret_cast<float*>(plane) + slot * dim, dim, lane);
     return head.finite();
@@ -154,6 +161,13 @@ __device__ inline void report(uint32_t* not_finite, bool fine) {
 
 // --- where a token stands, and its pieces
 
+/// A load that stays where it is written: the compiler would sink it below a branch, behind another latency.
+__device__ inline int load_now(const int32_t* p) {
+  int x;
+  asm volatile("ld.global.b32 %0, [%1];" : "=r"(x) : "l"(p));
+  return x;
+}
+
 struct TokenPlace {
   const int32_t* pages = nullptr;
   int position = 0;
@@ -163,13 +177,20 @@ struct TokenPlace {
   int n_pieces = 0;
 
   __device__ void find(const AttentionArgs& args, int64_t token) {
-    position = args.step.positions[token];
-    pages = args.step.pages + args.step.sequences[token] * args.step.pages_stride;
+    const int sequence = load_now(args.step.sequences + token);
+    position = load_now(args.step.positions + token);
+    pages = args.step.pages + sequence * args.step.pages_stride;
     first_seen = args.window > 0 ? max(0, position - args.window + 1) : 0;
     first_page = first_seen / kPageTokens;
-    const int n_pages = position / kPageTokens + 1 - first_page;
-    pages_a_piece = (n_pages + args.max_pieces - 1) / args.max_pieces;
-    n_pieces = (n_pages + pages_a_piece - 1) / pages_a_piece;
+    n_pieces = position / kPageTokens + 1 - first_page;
+    pages_a_piece = 1;
+    if (n_pieces <= args.max_pieces) return;
+    pages_a_piece = (n_pieces + args.max_pieces - 1) / args.max_pieces;
+    n_pieces = (n_pieces + pages_a_piece - 1) / pages_a_piece;
+  }
+  /// Which of n_slots blocks does the last piece.
+  __device__ int last_slot(int n_slots) const {
+    return n_pieces <= n_slots ? n_pieces - 1 : (n_pieces - 1) % n_slots;
   }
   /// Positions of a piece that the token sees: [begin, end).
   __device__ int begin(int piece) const {
@@ -208,13 +229,15 @@ struct Partial {
   }
 };
 
-/// Four columns of a head's output. All lanes of the warp; `valid`: of a head that exists.
+/// Four columns of a head's output. All lanes of the warp; `valid`: of a head that exists (else x is 0). kDim
+/// as Finisher's.
+template <int kDim>
 __device__ inline void write_result(const AttentionArgs& args, int64_t token, int head, int col, float4 x,
                                     bool valid) {
   if (!valid) x = make_float4(0, 0, 0, 0);
   report(args.not_finite,
          fabsf(x.x) < INFINITY && fabsf(x.y) < INFINITY && fabsf(x.z) < INFINITY && fabsf(x.w) < INFINITY);
-  const int dim = args.cache.head_dim;
+  const int dim = kDim != 0 ? kDim : args.cache.head_dim;
   if (args.out == nullptr) {
     float* row = args.rows + (token * args.groups.n_heads + head) * dim;
     if (valid) *reinterpret_cast<float4*>(row + col) = x;
@@ -243,53 +266,45 @@ struct BlockPlace {
   int n_heads = 0;
 
   __device__ explicit BlockPlace(const AttentionArgs& args) {
-    const int n_kv = args.groups.n_kv_heads;
-    slot = static_cast<int>(blockIdx.x) % args.n_slots;
-    const int unit = static_cast<int>(blockIdx.x) / args.n_slots;
-    kv_head = unit % n_kv;
-    token = unit / n_kv;
+    slot = static_cast<int>(blockIdx.x);
+    kv_head = static_cast<int>(blockIdx.y);
+    token = blockIdx.z;
     first_head = args.groups.begin[kv_head];
     n_heads = args.groups.begin[kv_head + 1] - first_head;
   }
 };
 
-/// A query head as attention needs it, without its scale. row: (head_dim) of shared memory, the warp's own
-template <int kRegs>
-__device__ inline void load_query(const AttentionArgs& args, int64_t token, int head,
-                                  const WarpRotation<kRegs>& rotation, float* row, int lane,
-                                  WarpRow<kRegs>& out) {
-  const int dim = args.cache.head_dim;
-  out.load(args.q + token * args.q_stride + int64_t{head} * dim, dim, lane);
-  if (!args.appends) return;
-  if (args.q_norm != nullptr) out.norm(args.q_norm, args.norm_eps, dim, lane);
-  rotation.apply(out, row, dim, lane);
-  report(args.not_finite, out.finite());
+/// What is read of a head of q, k or v, and how it is changed before it is used.
+struct HeadSource {
+  const float* row = nullptr;   // (head_dim)
+  const float* norm = nullptr;  // (head_dim), where it is normed
+  bool norms = false;
+  bool turns = false;
+};
+__device__ inline HeadSource query_source(const AttentionArgs& args, int64_t token, int head) {
+  return {args.q + token * args.q_stride + head * args.cache.head_dim, args.q_norm,
+          args.appends && args.q_norm != nullptr, args.appends};
+}
+__device__ inline HeadSource key_source(const AttentionArgs& args, int64_t token, int kv_head) {
+  return {args.k + token * args.k_stride + kv_head * args.cache.head_dim, args.k_norm, args.k_norm != nullptr,
+          true};
+}
+__device__ inline HeadSource value_source(const AttentionArgs& args, int64_t token, int kv_head) {
+  return {args.v + token * args.v_stride + kv_head * args.cache.head_dim, args.k_norm, false, false};
 }
 
-/// Norms and rotates a KV head's key and appends it.
+/// Norm and rotation of what was loaded. row: (dim) of shared memory, the warp's own
 template <int kRegs>
-__device__ inline void append_key(const AttentionArgs& args, int64_t token, int kv_head, int64_t page,
-                                  int slot, const WarpRotation<kRegs>& rotation, float* row, int lane,
-                                  WarpRow<kRegs>& out) {
-  const int dim = args.cache.head_dim;
-  out.load(args.k + token * args.k_stride + int64_t{kv_head} * dim, dim, lane);
-  if (args.k_norm != nullptr) out.norm(args.k_norm, args.norm_eps, dim, lane);
-  rotation.apply(out, row, dim, lane);
-  report(args.not_finite,
-         store_cached(out, args.cache.type, args.cache.keys(page, kv_head), slot, dim, lane));
-}
-
-template <int kRegs>
-__device__ inline void append_value(const AttentionArgs& args, int64_t token, int kv_head, int64_t page,
-                                    int slot, int lane, WarpRow<kRegs>& out) {
-  const int dim = args.cache.head_dim;
-  out.load(args.v + token * args.v_stride + int64_t{kv_head} * dim, dim, lane);
-  report(args.not_finite,
-         store_cached(out, args.cache.type, args.cache.values(page, kv_head), slot, dim, lane));
+__device__ inline void change_head(const AttentionArgs& args, const HeadSource& source,
+                                   const WarpRotation<kRegs>& rotation, float* row, int dim, int lane,
+                                   WarpRow<kRegs>& head) {
+  if (source.norms) head.norm(source.norm, args.norm_eps, dim, lane);
+  if (source.turns) rotation.apply(head, row, dim, lane);
 }
 
 /// Everything behind a block's piece: kept, or handed to the block that finishes last.
-template <int kThreads, int kHeadTiles, int kVectors>
+/// kDim: of a head, or 0 where the compiler doesn't know it.
+template <int kThreads, int kHeadTiles, int kVectors, int kDim>
 struct Finisher {
   const AttentionArgs& args;
   const BlockPlace& block;
@@ -303,10 +318,12 @@ struct Finisher {
         place(place_in),
         alone(args_in.n_slots == 1 || place_in.n_pieces == 1) {}
 
+  __device__ int head_dim() const { return kDim != 0 ? kDim : args.cache.head_dim; }
+
   /// f(head tile, vector, head of the group, column, is there such a head) of the thread's vectors.
   template <class F>
   __device__ void for_vectors(const F& f) const {
-    const int a_head = args.cache.head_dim / 4;
+    const int a_head = head_dim() / 4;
 #pragma unroll
     for (int tile = 0; tile < kHeadTiles; ++tile) {
 #pragma unroll
@@ -332,43 +349,61 @@ struct Finisher {
         return;
       }
       const int64_t at = partial_index(head, piece);
-      *reinterpret_cast<float4*>(args.partials + at * args.cache.head_dim + col) = sums[tile][i];
+      *reinterpret_cast<float4*>(args.partials + at * head_dim() + col) = sums[tile][i];
       if (col == 0) args.partial_sums[at] = make_float2(max[head], weight[head]);
     });
+  }
+
+  /// Is this the last block of the (token, KV head)? What the others wrote is seen then.
+  __device__ bool all_done(int n_done, uint32_t* shared) const {
+    __syncthreads();
+    if (threadIdx.x == 0) {
+      uint32_t* ticket = args.tickets + block.token * args.groups.n_kv_heads + block.kv_head;
+      uint32_t before;
+      asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], %2;"
+                   : "=r"(before)
+                   : "l"(ticket), "r"(n_done)
+                   : "memory");
+      const bool last = static_cast<int>(before) + n_done == place.n_pieces;
+      if (last) *ticket = 0;
+      *shared = last ? 1 : 0;
+    }
+    __syncthreads();
+    return *shared != 0;
+  }
+
+  /// All pieces, in order; several are asked for at a time.
+  __device__ Partial merged(int head, int col) const {
+    constexpr int kBatch = 8;
+    const int64_t first = partial_index(head, 0);
+    const float* sums = args.partials + first * head_dim() + col;
+    Partial all;
+    for (int begin = 0; begin < place.n_pieces; begin += kBatch) {
+      float4 sum[kBatch];
+      float2 of[kBatch];
+#pragma unroll
+      for (int i = 0; i < kBatch; ++i) {
+        const int piece = min(begin + i, place.n_pieces - 1);
+        of[i] = __ldcg(args.partial_sums + first + piece);
+        sum[i] = __ldcg(reinterpret_cast<const float4*>(sums + piece * head_dim()));
+      }
+#pragma unroll
+      for (int i = 0; i < kBatch; ++i) {  // a piece beyond the last changes nothing
+        const bool exists = begin + i < place.n_pieces;
+        all.merge(sum[i], exists ? of[i].x : kNoScore, of[i].y);
+      }
+    }
+    return all;
   }
 
   /// The last block of the (token, KV head) merges all pieces, in order. n_done: pieces that this block did.
   /// shared: a word. All threads.
   __device__ void finish(int n_done, uint32_t* shared) {
-    if (!alone) {
-      uint32_t* ticket = args.tickets + block.token * args.groups.n_kv_heads + block.kv_head;
-      __threadfence();
-      __syncthreads();
-      if (threadIdx.x == 0) {
-        const uint32_t before = atomicAdd(ticket, static_cast<uint32_t>(n_done));
-        const bool last = before + static_cast<uint32_t>(n_done) == static_cast<uint32_t>(place.n_pieces);
-        if (last) *ticket = 0;
-        *shared = last ? 1 : 0;
-      }
-      __syncthreads();
-      if (*shared == 0) return;
-      __threadfence();
-      for_vectors([&](int tile, int i, int head, int col, bool valid) {
-        if (!valid) return;
-        Partial all;
-        const int64_t first = partial_index(head, 0);
-        const float* sums = args.partials + first * args.cache.head_dim + col;
-#pragma unroll 8
-        for (int piece = 0; piece < place.n_pieces; ++piece) {
-          const float2 of = __ldcg(args.partial_sums + first + piece);
-          const float4 sum = __ldcg(reinterpret_cast<const float4*>(sums + piece * args.cache.head_dim));
-          all.merge(sum, of.x, of.y);
-        }
-        kept[tile][i] = all;
-      });
-    }
+    if (!alone && !all_done(n_done, shared)) return;
     for_vectors([&](int tile, int i, int head, int col, bool valid) {
-      write_result(args, block.token, block.first_head + head, col, kept[tile][i].result(), valid);
+      float4 x = make_float4(0, 0, 0, 0);
+      if (valid) x = alone ? kept[tile][i].result() : merged(head, col).result();
+      write_result<kDim>(args, block.token, block.first_head + head, col, x, valid);
     });
   }
 };

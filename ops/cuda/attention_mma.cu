@@ -32,7 +32,7 @@ struct MmaCore {
   const TokenPlace& place;
   Shared& shared;
   int lane = static_cast<int>(threadIdx.x) % 32;
-  int warp = static_cast<int>(threadIdx.x) / 32;
+  int warp = warp_of_block();
   int g = lane / 4;
   int c = lane % 4;
   int appended = -1;  ///< the position that this block appends; its row lies in shared memory
@@ -121,28 +121,43 @@ struct MmaCore {
     return a > b ? a : b;
   }
 
-  /// Between these the kernel waits for its inputs.
+  /// Queries, then the key and the value that the block appends.
+  __device__ HeadSource source_of(int job) const {
+    if (job < Shape::kHeads) return query_source(args, block.token, block.first_head + job);
+    return job == Shape::kHeads ? key_source(args, block.token, block.kv_head)
+                                : value_source(args, block.token, block.kv_head);
+  }
+  /// A warp's next head, asked for while it works on the one before. Zeros for queries that don't exist.
+  __device__ void load_job(int job, int n_jobs, WarpRow<Shape::kRegs>& head) const {
+    const bool exists = job < block.n_heads || (job >= Shape::kHeads && job < n_jobs);
+    head.load(source_of(job).row, exists ? kDim : 0, lane);
+  }
+
+  /// The block's queries, and what it appends. All that it reads is there.
   __device__ void prepare(const WarpRotation<Shape::kRegs>& rotation, bool appends, int64_t page) {
     const int slot = place.position % kPageTokens;
+    const int n_jobs = Shape::kHeads + (appends ? 2 : 0);
     float* row = &shared.sums[0][0][0] + warp * kDim;
-    WarpRow<Shape::kRegs> head;
-    for (int job = warp; job < Shape::kHeads + (appends ? 2 : 0); job += kWarps) {
-      if (job < block.n_heads) {
-        load_query(args, block.token, block.first_head + job, rotation, row, lane, head);
+    WarpRow<Shape::kRegs> next;
+    load_job(warp, n_jobs, next);
+#pragma unroll 1
+    for (int job = warp; job < n_jobs; job += kWarps) {
+      WarpRow<Shape::kRegs> head = next;
+      load_job(job + kWarps, n_jobs, next);
+      change_head(args, source_of(job), rotation, row, kDim, lane, head);
+      if (job < Shape::kHeads) {
+        report(args.not_finite, head.finite());
 #pragma unroll
         for (float& x : head.x) x *= args.scale_log2;
         split_query(head, job);
-      } else if (job < Shape::kHeads) {
-#pragma unroll
-        for (float& x : head.x) x = 0;
-        split_query(head, job);
-      } else if (job == Shape::kHeads) {
-        append_key(args, block.token, block.kv_head, page, slot, rotation, row, lane, head);
-        store_half(head, reinterpret_cast<__half*>(shared.key), kDim, lane);
-      } else {
-        append_value(args, block.token, block.kv_head, page, slot, lane, head);
-        store_half(head, reinterpret_cast<__half*>(shared.value), kDim, lane);
+        continue;
       }
+      const bool is_key = job == Shape::kHeads;
+      std::byte* plane =
+          is_key ? args.cache.keys(page, block.kv_head) : args.cache.values(page, block.kv_head);
+      report(args.not_finite,
+             store_half(head, reinterpret_cast<__half*>(plane) + slot * kDim,
+                        reinterpret_cast<__half*>(is_key ? shared.key : shared.value), kDim, lane));
     }
     if (appends) appended = place.position;
     __syncthreads();
@@ -152,8 +167,7 @@ struct MmaCore {
 
   /// scores of heads 2c, 2c + 1 at the positions g (first two) and g + 8
   __device__ void score(int tile, float (&scores)[4]) const {
-    float low[4] = {};
-    for (float& s : scores) s = 0;
+    float part[2][2][4] = {};  // (high, low; even, odd): chains that don't wait for each other
     const std::byte* high_row = shared.high[8 * tile + g];
     const std::byte* low_row = shared.low[8 * tile + g];
 #pragma unroll
@@ -162,19 +176,22 @@ struct MmaCore {
       const uint4 l = *reinterpret_cast<const uint4*>(low_row + 64 * j + 16 * c);
       const auto& a = keys.words[0][j];
       const auto& b = keys.words[1][j];
-      mma(scores, a[0], b[0], a[1], b[1], h.x, h.y);
-      mma(low, a[0], b[0], a[1], b[1], l.x, l.y);
-      mma(scores, a[2], b[2], a[3], b[3], h.z, h.w);
-      mma(low, a[2], b[2], a[3], b[3], l.z, l.w);
+      mma(part[0][0], a[0], b[0], a[1], b[1], h.x, h.y);
+      mma(part[1][0], a[0], b[0], a[1], b[1], l.x, l.y);
+      mma(part[0][1], a[2], b[2], a[3], b[3], h.z, h.w);
+      mma(part[1][1], a[2], b[2], a[3], b[3], l.z, l.w);
     }
     if constexpr (Keys::kHalf) {
       const uint2 h = *reinterpret_cast<const uint2*>(high_row + 64 * Keys::kFull + 8 * c);
       const uint2 l = *reinterpret_cast<const uint2*>(low_row + 64 * Keys::kFull + 8 * c);
-      mma(scores, keys.rest[0][0], keys.rest[1][0], keys.rest[0][1], keys.rest[1][1], h.x, h.y);
-      mma(low, keys.rest[0][0], keys.rest[1][0], keys.rest[0][1], keys.rest[1][1], l.x, l.y);
+      mma(part[0][0], keys.rest[0][0], keys.rest[1][0], keys.rest[0][1], keys.rest[1][1], h.x, h.y);
+      mma(part[1][0], keys.rest[0][0], keys.rest[1][0], keys.rest[0][1], keys.rest[1][1], l.x, l.y);
     }
 #pragma unroll
-    for (int i = 0; i < 4; ++i) scores[i] = (scores[i] + low[i]) * shared.exponent[8 * tile + 2 * c + i % 2];
+    for (int i = 0; i < 4; ++i) {
+      scores[i] = (part[0][0][i] + part[0][1][i] + (part[1][0][i] + part[1][1][i])) *
+                  shared.exponent[8 * tile + 2 * c + i % 2];
+    }
   }
 
   /// Weights of the tile's positions relative to the new maximum, as the products with the values want them.
@@ -302,10 +319,37 @@ struct MmaCore {
     }
   }
 
-  __device__ float max_over_warps(int head, int n_warps) const {
+  __device__ float max_over_warps(int head) const {
     float most = kNoScore;
-    for (int w = 0; w < n_warps; ++w) most = fmaxf(most, shared.warp_max[w][head]);
+#pragma unroll
+    for (int w = 0; w < kWarps; w += 4) {
+      const float4 x = *reinterpret_cast<const float4*>(&shared.warp_max[head][w]);
+      most = fmaxf(most, fmaxf(fmaxf(x.x, x.y), fmaxf(x.z, x.w)));
+    }
     return most;
+  }
+  /// shared.max and shared.sum of a head, by one thread.
+  __device__ void sum_head(int head) {
+    const float most = max_over_warps(head);
+    float total = 0;
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w)
+      total += shared.warp_sum[head][w] * exp2f(shared.warp_max[head][w] - most);
+    shared.max[head] = most;
+    shared.sum[head] = total;
+  }
+  /// Four columns of a head over the warps that had positions, in order.
+  __device__ float4 sum_warps(int head, int col, int n_warps) const {
+    float4 total = make_float4(0, 0, 0, 0);
+    for (int begin = 0; begin < n_warps; begin += 4) {
+#pragma unroll
+      for (int w = begin; w < begin + 4; ++w) {
+        if (w >= n_warps) continue;
+        const float4 x = *reinterpret_cast<const float4*>(&shared.sums[w][head][col]);
+        total = make_float4(total.x + x.x, total.y + x.y, total.z + x.z, total.w + x.w);
+      }
+    }
+    return total;
   }
 
   template <class F>
@@ -315,40 +359,28 @@ struct MmaCore {
     for (int tile = 0; tile < kHeadTiles; ++tile) {
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
+#pragma unroll
         for (int distance = 4; distance < 32; distance *= 2)
           sum[tile][i] += __shfl_xor_sync(~0U, sum[tile][i], distance);
         if (g != 0) continue;
-        shared.warp_max[warp][8 * tile + 2 * c + i] = max[tile][i];
-        shared.warp_sum[warp][8 * tile + 2 * c + i] = sum[tile][i];
+        shared.warp_max[8 * tile + 2 * c + i][warp] = max[tile][i];
+        shared.warp_sum[8 * tile + 2 * c + i][warp] = sum[tile][i];
       }
     }
     __syncthreads();
-    if (static_cast<int>(threadIdx.x) < Shape::kHeads) {
-      const auto head = static_cast<int>(threadIdx.x);
-      const float most = max_over_warps(head, n_warps);
-      float total = 0;
-      for (int w = 0; w < n_warps; ++w)
-        total += shared.warp_sum[w][head] * exp2f(shared.warp_max[w][head] - most);
-      shared.max[head] = most;
-      shared.sum[head] = total;
-    }
+    const int idle = kWarps * 32 - 1 - static_cast<int>(threadIdx.x);  // the last warps have least to do
+    if (idle < Shape::kHeads) sum_head(idle);
 #pragma unroll
     for (int tile = 0; tile < kHeadTiles; ++tile) {
       if (tile > 0) __syncthreads();
       if (warp < n_warps) {
         const int head = 8 * tile + 2 * c;
-        store_sums(tile, exp2f(max[tile][0] - max_over_warps(head, n_warps)),
-                   exp2f(max[tile][1] - max_over_warps(head + 1, n_warps)));
+        store_sums(tile, exp2f(max[tile][0] - max_over_warps(head)),
+                   exp2f(max[tile][1] - max_over_warps(head + 1)));
       }
       __syncthreads();
       finisher.for_vectors([&](int of, int i, int head, int col, bool valid) {
-        if (!valid || of != tile) return;
-        float4 total = make_float4(0, 0, 0, 0);
-        for (int w = 0; w < n_warps; ++w) {
-          const float4 x = *reinterpret_cast<const float4*>(&shared.sums[w][head % 8][col]);
-          total = make_float4(total.x + x.x, total.y + x.y, total.z + x.z, total.w + x.w);
-        }
-        sums[of][i] = total;
+        if (valid && of == tile) sums[of][i] = sum_warps(head % 8, col, n_warps);
       });
     }
   }
@@ -371,18 +403,21 @@ __global__ __launch_bounds__(device::MmaShape<kDim, kHeadTiles>::kThreads,
   if (!args.appends) device::wait_for_inputs();
   place.find(args, block.token);
   if (block.slot >= place.n_pieces) return;  // others of the grid wait, so the next kernel's inputs are safe
-  const bool appends = args.appends && (place.n_pieces - 1) % args.n_slots == block.slot;
+  const bool appends = args.appends && block.slot == place.last_slot(args.n_slots);
   const int64_t page = appends ? place.pages[place.position / kPageTokens] : 0;
   device::MmaCore<Shape> core(args, block, place, shared);
-  core.start(block.slot);
-  device::WarpRotation<Shape::kRegs> rotation;
-  if (args.appends) rotation.load(args, block.token, core.lane);
-  if (args.appends) device::wait_for_inputs();
-  core.prepare(rotation, appends, page);
-  device::Finisher<Shape::kThreads, kHeadTiles, Shape::kVectors> finisher(args, block, place);
+  device::Finisher<Shape::kThreads, kHeadTiles, Shape::kVectors, kDim> finisher(args, block, place);
   int n_done = 0;
   for (int piece = block.slot; piece < place.n_pieces; piece += args.n_slots) {
-    if (n_done != 0) core.start(piece);
+    core.start(piece);
+    if (n_done == 0) {
+      device::WarpRotation<Shape::kRegs> rotation;
+      if (args.appends) {
+        rotation.load(args, block.token, core.lane);
+        device::wait_for_inputs();
+      }
+      core.prepare(rotation, appends, page);
+    }
     core.run(finisher);
     finisher.take(piece, core.sums, shared.max, shared.sum);
     __syncthreads();

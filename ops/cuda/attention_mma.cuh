@@ -48,7 +48,7 @@ struct MmaShape {
   static constexpr int kDim = kDimIn;
   static constexpr int kHeadTiles = kHeadTilesIn;
   static constexpr int kHeads = 8 * kHeadTiles;
-  static constexpr int kWarps = kDim <= 128 && kHeadTiles == 1 ? 16 : 8;
+  static constexpr int kWarps = kDim <= 96 && kHeadTiles == 1 ? 16 : 8;
   static constexpr int kThreads = 32 * kWarps;
   static constexpr int kVectors = (2 * kDim + kThreads - 1) / kThreads;  ///< of four columns, a head tile
   static constexpr int kRegs = (kDim + 31) / 32;
@@ -63,8 +63,8 @@ struct MmaShape {
     std::byte key[2 * kDim];  ///< that this block appends
     std::byte value[2 * kDim];
     float exponent[kHeads];  ///< the power of two in front of a query
-    float warp_max[kWarps][kHeads];
-    float warp_sum[kWarps][kHeads];
+    alignas(16) float warp_max[kHeads][kWarps];
+    alignas(16) float warp_sum[kHeads][kWarps];
     float max[kHeads];
     float sum[kHeads];
     uint32_t last;

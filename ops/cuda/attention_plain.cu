@@ -53,7 +53,7 @@ struct PlainCore {
   Shared& shared;
   int dim;
   int lane = static_cast<int>(threadIdx.x) % 32;
-  int warp = static_cast<int>(threadIdx.x) / 32;
+  int warp = device::warp_of_block();
   float* queries;
   float* rows;
   int stride;
@@ -80,14 +80,21 @@ struct PlainCore {
     device::WarpRow<kRegs> head;
     float* row = rows + warp * dim;
     for (int job = warp; job < block.n_heads + (appends ? 2 : 0); job += kWarps) {
+      const bool is_key = job == block.n_heads;
+      const auto source = job < block.n_heads
+                              ? device::query_source(args, block.token, block.first_head + job)
+                          : is_key ? device::key_source(args, block.token, block.kv_head)
+                                   : device::value_source(args, block.token, block.kv_head);
+      head.load(source.row, dim, lane);
+      device::change_head(args, source, rotation, row, dim, lane, head);
       if (job < block.n_heads) {
-        device::load_query(args, block.token, block.first_head + job, rotation, row, lane, head);
+        device::report(args.not_finite, head.finite());
         for (float& x : head.x) x *= args.scale_log2;
         head.store(queries + job * dim, dim, lane);
-      } else if (job == block.n_heads) {
-        device::append_key(args, block.token, block.kv_head, page, slot, rotation, row, lane, head);
       } else {
-        device::append_value(args, block.token, block.kv_head, page, slot, lane, head);
+        std::byte* plane =
+            is_key ? args.cache.keys(page, block.kv_head) : args.cache.values(page, block.kv_head);
+        device::report(args.not_finite, device::store_cached(head, kType, plane, slot, dim, lane));
       }
     }
     __syncthreads();  // the appended rows are seen by the block's other threads too
@@ -196,8 +203,8 @@ __global__ __launch_bounds__(kThreads) void plain_attention_kernel(
   place.find(args, block.token);
   if (block.slot >= place.n_pieces) return;  // others of the grid wait, so the next kernel's inputs are safe
   PlainCore<kType> core(args, block, place, shared);
-  core.prepare(args.appends && (place.n_pieces - 1) % args.n_slots == block.slot);
-  device::Finisher<kThreads, kHeadTiles, kVectors> finisher(args, block, place);
+  core.prepare(args.appends && block.slot == place.last_slot(args.n_slots));
+  device::Finisher<kThreads, kHeadTiles, kVectors, 0> finisher(args, block, place);
   int n_done = 0;
   for (int piece = block.slot; piece < place.n_pieces; piece += args.n_slots) {
     core.run(place.begin(piece), place.end(piece), finisher);

@@ -12,7 +12,8 @@ bool is_hopper_code(const void* kernel) {
 
 void launch(const void* kernel, const LaunchShape& shape, void* args, cudaStream_t stream) {
   cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(shape.n_blocks));
+  config.gridDim = dim3(static_cast<unsigned>(shape.n_blocks), static_cast<unsigned>(shape.n_rows),
+                        static_cast<unsigned>(shape.n_planes));
   config.blockDim = dim3(static_cast<unsigned>(shape.threads));
   config.dynamicSmemBytes = static_cast<size_t>(shape.shared_bytes);
   config.stream = stream;

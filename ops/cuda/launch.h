@@ -8,12 +8,14 @@
 namespace tandem::cuda {
 
 struct LaunchShape {
-  int64_t n_blocks = 0;
+  int64_t n_blocks = 0;  ///< in x
   int threads = 0;
   int64_t shared_bytes = 0;
   bool early =
       false;  ///< may begin before the kernel before it in the stream has ended; the kernel must wait itself
-  int cluster = 1;  ///< blocks of a cluster; more than one where is_hopper_code() says so only
+  int cluster = 1;       ///< blocks of a cluster; more than one where is_hopper_code() says so only
+  int64_t n_rows = 1;    ///< of blocks, in y
+  int64_t n_planes = 1;  ///< in z
 };
 
 /// Whether the kernel runs as code made for Hopper or later: waits for its inputs itself, knows clusters.
