@@ -16,6 +16,7 @@
 #include "ops/cuda/norm.h"
 #include "ops/cuda/router.h"
 #include "ops/cuda/step_buffer.h"
+#include "ops/cuda/workspace.h"
 
 namespace tandem {
 namespace cuda {
@@ -28,12 +29,6 @@ constexpr int64_t kSendTokens = 8;
 
 Epilogue epilogue_of(Gate gate) {
   return gate == Gate::swiglu ? Epilogue::swiglu : Epilogue::geglu;
-}
-
-CudaKvType cache_type_of(CacheType type) {
-  return type == CacheType::f32    ? CudaKvType::f32
-         : type == CacheType::q8_0 ? CudaKvType::q8_0
-                                   : CudaKvType::f16;
 }
 
 class CudaBackend final : public Backend {
@@ -150,44 +145,12 @@ class CudaBackend final : public Backend {
   PinnedBuffer<float> host_logits_;     // (head_rows, n_vocab)
 };
 
-AttentionShape attention_shape(const BackendShape& shape) {
-  AttentionShape attention;
-  attention.kv_of_head = shape.kv_of_head;
-  attention.n_kv_heads = static_cast<int32_t>(shape.n_kv_heads);
-  attention.head_dim = static_cast<int32_t>(shape.head_dim);
-  attention.max_tokens = shape.max_tokens;
-  attention.max_positions = shape.n_pages * kPageTokens;
-  return attention;
-}
-
-/// What allocate() and the first steps take beside weights and cache: rows of floats, and their forms.
-size_t workspace_estimate(const BackendShape& shape, int n_multiprocessors) {
-  const auto heads = static_cast<int64_t>(shape.kv_of_head.size()) * shape.head_dim;
-  const int64_t floats = 2 * shape.n_embd + heads + 2 * shape.n_kv_heads * shape.head_dim + 2 * shape.n_ff;
-  const int64_t forms = shape.n_embd + heads + shape.n_ff;
-  constexpr int64_t kFormBytes = 4;  // a value, in the forms that a model's formats ask for
-  return static_cast<size_t>(shape.max_tokens * (4 * floats + kFormBytes * forms)) +
-         attention_scratch_bytes(attention_shape(shape), n_multiprocessors);
-}
-
 std::string CudaBackend::fit_fault(size_t weight_bytes, const BackendShape& shape) const {
   size_t free = 0;
   size_t total = 0;
   check(cudaMemGetInfo(&free, &total));
   const auto usable = std::min(free, static_cast<size_t>(static_cast<double>(total) * options_.mem_fraction));
-  const size_t page =
-      CudaKvCache::bytes_per_page(shape.n_layers, static_cast<int32_t>(shape.n_kv_heads),
-                                  static_cast<int32_t>(shape.head_dim), cache_type_of(shape.cache_type));
-  const size_t cache = page * static_cast<size_t>(shape.n_pages);
-  const size_t work = workspace_estimate(shape, properties_.multiProcessorCount);
-  if (weight_bytes + cache + work <= usable) return "";
-  const auto mib = [](size_t n_bytes) { return n_bytes >> 20; };
-  std::string fault = fmt::format(
-      "weights {} MiB, KV cache {} MiB and workspace {} MiB don't fit into {} MiB of device memory",
-      mib(weight_bytes), mib(cache), mib(work), mib(usable));
-  if (weight_bytes + work + page > usable) return fault + " (use more ranks or a smaller model)";
-  const size_t n_pages = (usable - weight_bytes - work) / page;
-  return fault + fmt::format(" (a cache of {} positions would fit: -c)", n_pages * kPageTokens);
+  return fit_fault_of(weight_bytes, shape, properties_.multiProcessorCount, usable);
 }
 
 void CudaBackend::allocate(const BackendShape& shape) {
