@@ -109,7 +109,15 @@ class Killed(unittest.TestCase):
                 run = Running(self, 2, "load")
                 time.sleep(delay_s)
                 os.kill(run.job.pids[1], signal.SIGKILL)
-                self.assertNotEqual(run.job.wait_for_end(KILLED_LIMIT_S), 0)
+                wait_for(
+                    lambda: not any(map(harness.is_alive, run.job.pids)), KILLED_LIMIT_S, "ranks are left"
+                )
+                try:
+                    self.assertNotEqual(run.job.wait_for_end(KILLED_LIMIT_S), 0)
+                except AssertionError:
+                    # Open MPI's launcher hangs at times if a rank dies while the two get to know each other.
+                    if "PMIX ERROR: UNREACHABLE" not in run.job.stderr():
+                        raise
                 self.assertLessEqual(len(faults(run.job)), 1, run.job.stderr())
 
     def test_stopped(self):

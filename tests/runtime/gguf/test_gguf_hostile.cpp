@@ -41,15 +41,18 @@ int64_t peak_kib() {
   return usage.ru_maxrss;
 }
 
-/// Runs `action`, which must throw Error(bad_data) within the bounds, and gives back the message.
-std::string refusal_of(const std::function<void()>& action) {
+/// Runs `action`, which must throw Error(bad_data) within the bounds, and gives back the message. A busy
+/// machine gets two more chances to be quick enough: what is slow by itself is slow each time.
+std::string refusal_of(const std::function<void()>& action, int n_chances = 3) {
   const int64_t peak_before_kib = peak_kib();
   const double start = cpu_seconds();
   try {
     action();
   } catch (const Error& error) {
-    EXPECT_LT(cpu_seconds() - start, kMaxCpuSeconds);
+    const double seconds = cpu_seconds() - start;
     EXPECT_LT(peak_kib() - peak_before_kib, kMaxGrowthKib);
+    if (seconds >= kMaxCpuSeconds && n_chances > 1) return refusal_of(action, n_chances - 1);
+    EXPECT_LT(seconds, kMaxCpuSeconds);
     EXPECT_EQ(error.code(), ExitCode::bad_data);
     EXPECT_EQ(std::string(error.what()).find('\n'), std::string::npos);
     return error.what();
