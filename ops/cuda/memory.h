@@ -10,23 +10,36 @@
 
 namespace tandem::cuda {
 
-/// Device memory of n elements, not initialised.
-template <class T>
-class DeviceBuffer {
- public:
-  DeviceBuffer() = default;
-  explicit DeviceBuffer(size_t n) : size_(n) {
-    if (n != 0) check(cudaMalloc(reinterpret_cast<void**>(&data_), n * sizeof(T)));
+/// Where a Buffer's memory comes from: the device …
+struct DeviceMemory {
+  static cudaError_t take(void** data, size_t n_bytes) { return cudaMalloc(data, n_bytes); }
+  static void give_back(void* data) { cudaFree(data); }
+};
+/// … or the host, page-locked, where kernels see it at the same address.
+struct PinnedMemory {
+  static cudaError_t take(void** data, size_t n_bytes) {
+    return cudaHostAlloc(data, n_bytes, cudaHostAllocMapped);
   }
-  DeviceBuffer(DeviceBuffer&& other) noexcept
+  static void give_back(void* data) { cudaFreeHost(data); }
+};
+
+/// Memory of n elements, not initialised.
+template <class T, class Memory>
+class Buffer {
+ public:
+  Buffer() = default;
+  explicit Buffer(size_t n) : size_(n) {
+    if (n != 0) check(Memory::take(reinterpret_cast<void**>(&data_), n * sizeof(T)));
+  }
+  Buffer(Buffer&& other) noexcept
       : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
-  DeviceBuffer& operator=(DeviceBuffer&& other) noexcept {
+  Buffer& operator=(Buffer&& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(size_, other.size_);
     return *this;
   }
-  ~DeviceBuffer() {
-    if (data_ != nullptr) cudaFree(data_);
+  ~Buffer() {
+    if (data_ != nullptr) Memory::give_back(data_);
   }
 
   T* data() const { return data_; }
@@ -38,33 +51,10 @@ class DeviceBuffer {
   size_t size_ = 0;
 };
 
-/// Page-locked host memory of n elements, not initialised, which kernels see at data() as well.
 template <class T>
-class PinnedBuffer {
- public:
-  PinnedBuffer() = default;
-  explicit PinnedBuffer(size_t n) : size_(n) {
-    if (n != 0) check(cudaHostAlloc(reinterpret_cast<void**>(&data_), n * sizeof(T), cudaHostAllocMapped));
-  }
-  PinnedBuffer(PinnedBuffer&& other) noexcept
-      : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
-  PinnedBuffer& operator=(PinnedBuffer&& other) noexcept {
-    std::swap(data_, other.data_);
-    std::swap(size_, other.size_);
-    return *this;
-  }
-  ~PinnedBuffer() {
-    if (data_ != nullptr) cudaFreeHost(data_);
-  }
-
-  T* data() const { return data_; }
-  size_t size() const { return size_; }
-  size_t bytes() const { return size_ * sizeof(T); }
-
- private:
-  T* data_ = nullptr;
-  size_t size_ = 0;
-};
+using DeviceBuffer = Buffer<T, DeviceMemory>;
+template <class T>
+using PinnedBuffer = Buffer<T, PinnedMemory>;
 
 class Stream {
  public:
