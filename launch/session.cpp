@@ -10,8 +10,8 @@
 #include "comm/process.h"
 #include "launch/gpu_placement.h"
 #include "ops/core/error.h"
+#include "ops/core/page.h"
 #include "ops/cpu/backend.h"
-#include "ops/cpu/kv_cache.h"
 
 namespace tandem {
 namespace {

@@ -4,17 +4,13 @@
 
 #include <cstdlib>
 
+#include "ops/core/symbol.h"
+
 namespace tandem::cuda {
 namespace {
 
 constexpr const char* kName = "libnccl.so.2";
 constexpr const char* kVariable = "TANDEM_NCCL_LIBRARY";
-
-template <class Function>
-bool find(void* library, const char* name, Function& function) {
-  function = reinterpret_cast<Function>(dlsym(library, name));
-  return function != nullptr;
-}
 
 NcclLibrary load() {
   NcclLibrary nccl;
@@ -26,15 +22,15 @@ NcclLibrary load() {
                  "; install NCCL, or name its " + kName + " in " + kVariable;
     return nccl;
   }
-  const bool complete = find(library, "ncclGetVersion", nccl.get_version) &&
-                        find(library, "ncclGetUniqueId", nccl.get_unique_id) &&
-                        find(library, "ncclCommInitRank", nccl.comm_init_rank) &&
-                        find(library, "ncclCommDestroy", nccl.comm_destroy) &&
-                        find(library, "ncclCommAbort", nccl.comm_abort) &&
-                        find(library, "ncclCommGetAsyncError", nccl.comm_get_async_error) &&
-                        find(library, "ncclAllReduce", nccl.all_reduce) &&
-                        find(library, "ncclGetErrorString", nccl.get_error_string);
-  find(library, "ncclGetLastError", nccl.get_last_error);
+  const bool complete = find_symbol(library, "ncclGetVersion", nccl.get_version) &&
+                        find_symbol(library, "ncclGetUniqueId", nccl.get_unique_id) &&
+                        find_symbol(library, "ncclCommInitRank", nccl.comm_init_rank) &&
+                        find_symbol(library, "ncclCommDestroy", nccl.comm_destroy) &&
+                        find_symbol(library, "ncclCommAbort", nccl.comm_abort) &&
+                        find_symbol(library, "ncclCommGetAsyncError", nccl.comm_get_async_error) &&
+                        find_symbol(library, "ncclAllReduce", nccl.all_reduce) &&
+                        find_symbol(library, "ncclGetErrorString", nccl.get_error_string);
+  find_symbol(library, "ncclGetLastError", nccl.get_last_error);
   if (!complete) nccl.fault = std::string(kName) + " lacks functions of NCCL 2.4 or later";
   return nccl;
 }

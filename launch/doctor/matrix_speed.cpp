@@ -7,6 +7,7 @@
 #include <array>
 #include <vector>
 
+#include "ops/core/symbol.h"
 #include "ops/cuda/memory.h"
 
 namespace tandem::cuda {
@@ -32,12 +33,6 @@ struct Library {
   decltype(&cublasLtMatmul) matmul = nullptr;
 };
 
-template <class Function>
-bool find(void* library, const char* name, Function& function) {
-  function = reinterpret_cast<Function>(dlsym(library, name));
-  return function != nullptr;
-}
-
 bool load(Library& lt, std::string& why_not) {
   const std::string name = "libcublasLt.so." + std::to_string(CUBLAS_VER_MAJOR);
   void* library = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
@@ -45,17 +40,17 @@ bool load(Library& lt, std::string& why_not) {
     why_not = name + " can't be loaded";
     return false;
   }
-  const bool complete = find(library, "cublasLtCreate", lt.create) &&
-                        find(library, "cublasLtDestroy", lt.destroy) &&
-                        find(library, "cublasLtMatmulDescCreate", lt.desc_create) &&
-                        find(library, "cublasLtMatmulDescDestroy", lt.desc_destroy) &&
-                        find(library, "cublasLtMatrixLayoutCreate", lt.layout_create) &&
-                        find(library, "cublasLtMatrixLayoutDestroy", lt.layout_destroy) &&
-                        find(library, "cublasLtMatmulPreferenceCreate", lt.preference_create) &&
-                        find(library, "cublasLtMatmulPreferenceSetAttribute", lt.preference_set) &&
-                        find(library, "cublasLtMatmulPreferenceDestroy", lt.preference_destroy) &&
-                        find(library, "cublasLtMatmulAlgoGetHeuristic", lt.heuristic) &&
-                        find(library, "cublasLtMatmul", lt.matmul);
+  const bool complete = find_symbol(library, "cublasLtCreate", lt.create) &&
+                        find_symbol(library, "cublasLtDestroy", lt.destroy) &&
+                        find_symbol(library, "cublasLtMatmulDescCreate", lt.desc_create) &&
+                        find_symbol(library, "cublasLtMatmulDescDestroy", lt.desc_destroy) &&
+                        find_symbol(library, "cublasLtMatrixLayoutCreate", lt.layout_create) &&
+                        find_symbol(library, "cublasLtMatrixLayoutDestroy", lt.layout_destroy) &&
+                        find_symbol(library, "cublasLtMatmulPreferenceCreate", lt.preference_create) &&
+                        find_symbol(library, "cublasLtMatmulPreferenceSetAttribute", lt.preference_set) &&
+                        find_symbol(library, "cublasLtMatmulPreferenceDestroy", lt.preference_destroy) &&
+                        find_symbol(library, "cublasLtMatmulAlgoGetHeuristic", lt.heuristic) &&
+                        find_symbol(library, "cublasLtMatmul", lt.matmul);
   if (!complete) why_not = name + " lacks functions";
   return complete;
 }

@@ -15,11 +15,10 @@
 #include <span>
 #include <vector>
 
+#include "ops/core/page.h"
 #include "ops/cpu/isa.h"
 
 namespace tandem {
-
-inline constexpr int64_t kPageTokens = 64;
 
 enum class KvType : uint8_t { f16, f32 };
 

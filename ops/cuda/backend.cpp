@@ -99,7 +99,6 @@ class CudaBackend final : public Backend {
   void products(std::span<const GemvOperand> parts, ActivationSet& x);
   void partial_product(const Matrix& weight, ActivationSet& x);
   PeerWindows peer_windows(uint32_t number) const;
-  void add_norm_rows(const NormSpec& norm);
   void gate_rows(const DeviceMatrix& gate, const DeviceMatrix& up, Gate kind);
   void expert_gate(std::span<const GemvOperand> gated, Gate kind, GemvOptions options);
   const std::byte* const* expert_table(std::span<const std::unique_ptr<Matrix>> experts);
@@ -405,10 +404,9 @@ void CudaBackend::reduce_add_norm(const NormSpec& norm) {
   what.not_finite = not_finite_.data();
   int n_outputs = 0;
   for (const Matrix* reader : norm.readers) {
+    if (reader->n_rows() == 0) continue;
     CudaActivations* out = &normed_.get(on_device(*reader).form(), {0, shape_.n_embd});
-    if (on_device(*reader).n_rows() == 0 ||
-        std::find(what.out, what.out + n_outputs, out) != what.out + n_outputs)
-      continue;
+    if (std::find(what.out, what.out + n_outputs, out) != what.out + n_outputs) continue;
     require(n_outputs < kMaxNormOutputs, "norm: too many forms");
     what.out[n_outputs++] = out;
   }

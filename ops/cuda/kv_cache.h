@@ -8,12 +8,13 @@
 // that were never written hold anything, NaN included: readers must not let them take part.
 #pragma once
 
+#include "ops/core/page.h"
 #include "ops/core/range.h"
 #include "ops/cuda/memory.h"
 
 namespace tandem::cuda {
 
-inline constexpr int kPageTokens = 64;
+inline constexpr int kPageTokens = static_cast<int>(tandem::kPageTokens);  ///< as kernels count
 inline constexpr int kKvGroup = 32;  ///< values that share a scale in q8_0
 
 enum class CudaKvType : uint8_t { f32, f16, q8_0 };

@@ -4,7 +4,7 @@
 #include <functional>
 #include <vector>
 
-#include "ops/cpu/kv_cache.h"
+#include "ops/core/page.h"
 #include "runtime/engine/engine.h"
 
 namespace tandem {
