@@ -33,7 +33,7 @@ struct ScratchLayout {
     partial_sums = behind(0, n_partials * shape.head_dim * 4);
     tickets = behind(partial_sums, n_partials * 8);
     rows = behind(tickets, n_split * shape.n_kv_heads * 4);
-    end = behind(rows, shape.head_dim % 32 == 0 ? 0 : shape.max_tokens * n_heads * shape.head_dim * 4);
+    end = behind(rows, shape.max_tokens * n_heads * shape.head_dim * 4);
   }
 };
 
@@ -56,9 +56,7 @@ HeadGroups groups_of(const AttentionShape& shape) {
 
 /// Code of an older architecture, also when translated for a newer GPU, has no tensor core instructions.
 bool compiled_for_ampere(const void* kernel) {
-  cudaFuncAttributes attributes{};
-  check(cudaFuncGetAttributes(&attributes, kernel));
-  return attributes.ptxVersion >= 80;
+  return code_version(kernel) >= 80;
 }
 
 AttentionKernel kernel_for(CudaKvType type, int32_t head_dim, int max_group) {
@@ -155,7 +153,7 @@ void launch_attention(const Attention& what, int64_t n_tokens, bool appends, boo
   const int64_t n_cols = int64_t{args.groups.n_heads} * args.cache.head_dim;
   require(out.cols().size() == n_cols && out.max_tokens() >= n_tokens, "attention: shape of the output",
           out.cols().size(), n_cols, out.max_tokens());
-  const bool whole_groups = args.cache.head_dim % 32 == 0;
+  const bool whole_groups = args.cache.head_dim % 32 == 0 && out.form() != ActForm::f16;
   if (whole_groups) {
     require(out.cols().begin % 32 == 0, "attention: first column of the output", out.cols().begin);
     args.out = out.data();

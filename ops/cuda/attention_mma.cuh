@@ -2,6 +2,7 @@
 #pragma once
 
 #include "ops/cuda/attention_device.cuh"
+#include "ops/cuda/mma.cuh"
 
 namespace tandem::cuda {
 namespace device {
@@ -20,27 +21,12 @@ __device__ inline void load_words(uint32_t (&out)[1], const std::byte* p) {
   asm volatile("ld.global.L1::no_allocate.u32 %0, [%1];" : "=r"(out[0]) : "l"(p));
 }
 
-/// c += a (16 × 16) · b (16 × 8)
-__device__ inline void mma(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
-                           uint32_t b1) {
-#if __CUDA_ARCH__ >= 800
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-      "{%0,%1,%2,%3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-#endif
-}
-
 /// An 8 × 8 matrix of halves, a lane two neighbours of a row: its transpose.
 __device__ inline uint32_t transposed(uint32_t x) {
 #if __CUDA_ARCH__ >= 750
   asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %0;" : "+r"(x));
 #endif
   return x;
-}
-
-__device__ inline uint32_t bits_of(__half2 h) {
-  return *reinterpret_cast<const uint32_t*>(&h);
 }
 
 template <int kDimIn, int kHeadTilesIn>
