@@ -121,6 +121,7 @@ class CudaBackend final : public Backend {
   StepBuffer* step_ = nullptr;
   int64_t n_tokens_ = 0;
   bool one_each_ = false;        // no two of its tokens are of one sequence
+  std::vector<AttentionPart> parts_;
   Attention layer_attention_;    // what rope_append() was given: attend() launches both at once where it can
   uint32_t next_number_ = 1;     // of the next step's first exchange with the peers
   uint32_t n_exchanges_ = 0;     // of this step, so far
@@ -195,6 +196,9 @@ void CudaBackend::run_step(const StepBatch& batch, const std::function<void()>& 
                         (collective_ == nullptr || collective_->capturable());
   step_ = recorded ? &*few_ : &*many_;
   step_->upload(batch, next_number_, stream_.get());
+  parts_.clear();
+  for (const StepSequence& sequence : batch.sequences)
+    parts_.push_back({static_cast<int32_t>(sequence.n_tokens), sequence.first_position});
   n_exchanges_ = 0;
   if (recorded) {
     n_exchanges_ = recordings_[n_tokens_].run(stream_, [&] {
@@ -257,6 +261,7 @@ void CudaBackend::rope_append(const AttentionWeights& weights, const AttentionSp
   layer_attention_.window = spec.window;
   layer_attention_.not_finite = not_finite_.data();
   layer_attention_.scratch = &*scratch_;
+  layer_attention_.parts = parts_;
 }
 
 void CudaBackend::attend(const AttentionSpec& /*spec*/, const Matrix& reader) {
