@@ -325,7 +325,7 @@ void rope_append(const Attention& what, int64_t n_tokens, bool early, cudaStream
 }
 
 void attend(const Attention& what, int64_t n_tokens, bool early, cudaStream_t stream) {
-  if (n_tokens == 0 || what.cache.n_kv_heads == 0) return;
+  if (n_tokens == 0 || what.cache.n_kv_heads == 0 || what.scratch->groups().n_heads == 0) return;
   if (const PromptKernel kernel = prompt_kernel_for(what); kernel.function != nullptr) {
     attend_parts(what, kernel, n_tokens, early, stream);
     return;

@@ -33,10 +33,11 @@ struct GroupScales {
     return __half2float(__ushort_as_half(static_cast<uint16_t>(bits(group, false))));
   }
   __device__ bool is_large() const {
-    const uint32_t most = __half_as_ushort(__float2half_rn(kLargestScale));
+    constexpr uint32_t kMost = 0x5fd0;  // kLargestScale as a half
+    static_assert(kLargestScale == 500.0F);
     bool large = false;
 #pragma unroll
-    for (int i = 0; i < kGroups; ++i) large |= bits(i, false) > most;
+    for (int i = 0; i < kGroups; ++i) large |= bits(i, false) > kMost;
     return large;
   }
 };
@@ -57,7 +58,7 @@ struct CodedKeyTile {
     scales[kRow].fill(scale_row, load);
   }
 
-  /// out += scales · (codes · q) of 32 elements, or of the last 16. first, second: the query's words
+  /// out += scales · dots, those of 32 elements or of the last 16.
   __device__ void add_group(float (&out)[4], int group, const float (&dots)[4]) const {
     const float of[2] = {scales[0].scale(group), scales[1].scale(group)};
 #pragma unroll

@@ -41,10 +41,8 @@ struct PromptCore {
   uint32_t value_row;
   float acc[kTall][kDim / 8][4];  ///< rows g and g + 8 of 16, columns 8 n + 2 c, + 1
   // of the lane's rows 16 i / 2 + g + 8 (i % 2):
-  int position[2 * kTall];
-  float factor[2 * kTall];  ///< of a score
-  float max[2 * kTall];     ///< what weights are relative to
-  float sum[2 * kTall];     ///< the lane's part
+  float max[2 * kTall];  ///< what weights are relative to
+  float sum[2 * kTall];  ///< the lane's part
 
   __device__ PromptCore(const AttentionArgs& args_in, const PromptPlace& place_in, std::byte* shared_in)
       : args(args_in), place(place_in), shared(shared_in) {
@@ -62,6 +60,10 @@ struct PromptCore {
         for (float& x : column) x = 0;
       }
     }
+  }
+
+  __device__ typename Shape::Row* rows() const {
+    return reinterpret_cast<typename Shape::Row*>(shared + Shape::kRowsAt);
   }
 
   // --- queries
@@ -97,8 +99,7 @@ struct PromptCore {
     amax *= fabsf(args.scale_log2);
     const int exponent = min(max_of(__float_as_int(amax) >> 23, 7), 253) - 127;  // as of a normal number
     const float inverse = __int_as_float((127 - exponent) << 23);
-    if (lane == 0)
-      reinterpret_cast<float*>(shared + Shape::kFactors)[row] = __int_as_float((127 + exponent) << 23);
+    if (lane == 0) rows()[row] = {__int_as_float((127 + exponent) << 23), place.position(row)};
 #pragma unroll
     for (int i = 0; i < kVectors; ++i) {
       const int vector = lane + 32 * i;
@@ -128,9 +129,6 @@ struct PromptCore {
     last_position = place.position(warp_row + 16 * kTall - 1);
 #pragma unroll
     for (int i = 0; i < 2 * kTall; ++i) {
-      const int row = row_of(i);
-      position[i] = place.position(row);
-      factor[i] = reinterpret_cast<const float*>(shared + Shape::kFactors)[row];
       max[i] = kNoScore;
       sum[i] = 0;
     }
@@ -243,7 +241,7 @@ struct PromptCore {
   __device__ void mask(int base, Scores& scores) const {
 #pragma unroll
     for (int i = 0; i < 2 * kTall; ++i) {
-      const int last = position[i] - base - lane % 4 * 2;  // of the lane's columns
+      const int last = rows()[row_of(i)].position - base - lane % 4 * 2;  // of the lane's columns
       const int before = last - place.window;
 #pragma unroll
       for (int n = 0; n < kCols / 8; ++n) {
@@ -269,7 +267,7 @@ struct PromptCore {
         most = fmaxf(most, fmaxf(scores[i / 2][n][i % 2 * 2], scores[i / 2][n][i % 2 * 2 + 1]));
       most = fmaxf(most, __shfl_xor_sync(~0U, most, 1));
       most = fmaxf(most, __shfl_xor_sync(~0U, most, 2));
-      const float f = factor[i] * more;
+      const float f = rows()[row_of(i)].factor * more;
       const float reached = most * f;
       const float next = reached > max[i] + kSlack ? reached : max[i];
       shift[i] = exp2_fast(max[i] - next);
@@ -427,11 +425,12 @@ PromptKernel prompt_kernel_entry() {
 template <int kDim, CudaKvType kType>
 PromptKernel prompt_kernel_of(int64_t shared_bytes) {
   using Shape = device::PromptShape<kDim, kType>;
-  using Small = device::PromptShape<kDim, kType, true>;
   constexpr int64_t kSmallest = 99 * 1024;  // of the devices that have tensor cores of this kind
   if (Shape::kSharedBytes <= shared_bytes) return prompt_kernel_entry<Shape>();
-  if constexpr (Shape::kSharedBytes > kSmallest && Small::kSharedBytes <= kSmallest)
-    return prompt_kernel_entry<Small>();
+  if constexpr (Shape::kSharedBytes > kSmallest && !Shape::kWide) {
+    using Small = device::PromptShape<kDim, kType, true>;
+    if (Small::kSharedBytes <= shared_bytes) return prompt_kernel_entry<Small>();
+  }
   return {};
 }
 

@@ -73,9 +73,15 @@ struct PromptShape {
   static constexpr int kCodes = kCols * kDim;
   static constexpr int kScales = kCols * kGroups * 2;
 
-  // Shared memory: queries, their factors, tiles (keys, then values) and copies.
-  static constexpr int kFactors = kRows * kStride;
-  static constexpr int kTiles = kFactors + kRows * 4;
+  /// What is kept of a query row beside its halves.
+  struct Row {
+    float factor;  ///< of a score
+    int position;
+  };
+
+  // Shared memory: queries, what else is kept of their rows, tiles (keys, then values) and copies.
+  static constexpr int kRowsAt = kRows * kStride;
+  static constexpr int kTiles = kRowsAt + kRows * static_cast<int>(sizeof(Row));
   static constexpr int kCopies = kTiles + (kCoded ? 1 : 2) * 2 * kPlane;
   static constexpr int kSharedBytes = kCopies + (kCoded ? 2 * 2 * (kCodes + kScales) : 0);
 
