@@ -1,7 +1,6 @@
 // Attention on the CUDA backend: of decode steps by depth, in a graph of layers with caches of their own, and
 // of prompts by length.
-//   bench_cuda_attention [--quick] [--prompts | --decode] [--commit ID] \
-//     > bench/results/cuda-attention-DEVICE.json  (progress on stderr)
+//   bench_cuda_attention [--quick] [--prompts | --decode] [--commit ID] > FILE.json  (progress on stderr)
 // together: append_attend(), the launch that decoding uses. apart: rope_append() and attend(). early: with
 // programmatic dependent launch. us: of a layer, medians of 9 replays. gb_per_s: cache bytes that the tokens
 // see; percent: of what a plain sweep over so many bytes reads on this device. Nothing but attention is in
