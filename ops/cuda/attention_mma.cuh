@@ -1,4 +1,5 @@
-// How attention by tensor cores (attention_mma.cu) is cut, and what a lane holds of a tile of 16 positions.
+// How attention by tensor cores (attention_mma_core.cuh) is cut, and what a lane holds of a tile of 16
+// positions.
 #pragma once
 
 #include "ops/cuda/attention_device.cuh"
@@ -29,10 +30,37 @@ __device__ inline uint32_t transposed(uint32_t x) {
   return x;
 }
 
-template <int kDimIn, int kHeadTilesIn>
+__device__ inline void load_half(uint32_t& out, const std::byte* p) {
+  uint16_t half;
+  asm volatile("ld.global.L1::no_allocate.u16 %0, [%1];" : "=h"(half) : "l"(p));
+  out = half;
+}
+
+/// The first or last two of four int8 codes as halves, exactly.
+template <int kPair>
+__device__ inline __half2 halves_of(uint32_t codes) {
+  constexpr uint32_t kSelect = kPair == 0 ? 0x4140 : 0x4342;
+  const uint32_t bits = __byte_perm(codes ^ 0x80808080U, 0x64646464U, kSelect);  // 1024 + 128 + code
+  return __hsub2(*reinterpret_cast<const __half2*>(&bits), __float2half2_rn(1152.0F));
+}
+
+/// Codes of q8_0 whose scale is larger don't fit halves when multiplied; this many times smaller all do.
+inline constexpr float kLargestScale = 500.0F;
+inline constexpr float kShrink = 256.0F;
+
+/// Four codes times their scale, 1 / kShrink of it where `shrunk`. scale: a half
+__device__ inline void scaled_halves(uint32_t (&out)[2], uint32_t codes, uint32_t scale, bool shrunk) {
+  const __half2 small = __float2half2_rn(shrunk ? 0.0625F : 1.0F);
+  const __half2 d = __hmul2(__half2half2(__ushort_as_half(static_cast<uint16_t>(scale))), small);
+  out[0] = bits_of(__hmul2(__hmul2(halves_of<0>(codes), small), d));
+  out[1] = bits_of(__hmul2(__hmul2(halves_of<1>(codes), small), d));
+}
+
+template <int kDimIn, int kHeadTilesIn, bool kCodedIn>
 struct MmaShape {
   static constexpr int kDim = kDimIn;
   static constexpr int kHeadTiles = kHeadTilesIn;
+  static constexpr bool kCoded = kCodedIn;  ///< a q8_0 cache
   static constexpr int kHeads = 8 * kHeadTiles;
   static constexpr int kWarps = kDim <= 96 && kHeadTiles == 1 ? 16 : 8;
   static constexpr int kThreads = 32 * kWarps;
@@ -46,7 +74,7 @@ struct MmaShape {
   struct alignas(16) Shared {
     std::byte high[kHeads][kQueryBytes];
     std::byte low[kHeads][kQueryBytes];
-    std::byte key[2 * kDim];  ///< that this block appends
+    std::byte key[2 * kDim];  ///< that this block appends: halves, or codes and behind them scales
     std::byte value[2 * kDim];
     float exponent[kHeads];  ///< the power of two in front of a query
     alignas(16) float warp_max[kHeads][kWarps];
@@ -102,6 +130,7 @@ struct LoadGlobal {
   __device__ void operator()(uint32_t (&out)[n], const std::byte* p) const {
     load_words(out, p);
   }
+  __device__ void half(uint32_t& out, const std::byte* p) const { load_half(out, p); }
 };
 struct LoadShared {
   template <int n>
@@ -109,12 +138,18 @@ struct LoadShared {
 #pragma unroll
     for (int i = 0; i < n; ++i) out[i] = reinterpret_cast<const uint32_t*>(p)[i];
   }
+  __device__ void half(uint32_t& out, const std::byte* p) const {
+    out = *reinterpret_cast<const uint16_t*>(p);
+  }
 };
 struct SetZero {
   template <int n>
   __device__ void operator()(uint32_t (&out)[n], const std::byte* /*p*/) const {
 #pragma unroll
     for (int i = 0; i < n; ++i) out[i] = 0;
+  }
+  __device__ void half(uint32_t& out, const std::byte* /*p*/) const {
+    out = 0;
   }
 };
 

@@ -71,6 +71,9 @@ void CudaBackend::run_step(const StepBatch& batch, const std::function<void()>& 
                         (collective_ == nullptr || collective_->capturable());
   step_ = recorded ? &*few_ : &*many_;
   step_->upload(batch, next_number_, stream_.get());
+  parts_.clear();
+  for (const StepSequence& sequence : batch.sequences)
+    parts_.push_back({static_cast<int32_t>(sequence.n_tokens), sequence.first_position});
   n_exchanges_ = 0;
   if (recorded) {
     n_exchanges_ = recordings_[n_tokens_].run(stream_, [&] {

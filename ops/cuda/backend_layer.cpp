@@ -46,6 +46,7 @@ void CudaBackend::rope_append(const AttentionWeights& weights, const AttentionSp
   layer_attention_.window = spec.window;
   layer_attention_.not_finite = not_finite_.data();
   layer_attention_.scratch = &*scratch_;
+  layer_attention_.parts = parts_;
 }
 
 void CudaBackend::attend(const AttentionSpec& /*spec*/, const Matrix& reader) {

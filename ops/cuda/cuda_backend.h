@@ -136,6 +136,7 @@ class CudaBackend final : public Backend {
   // --- the step
   StepBuffer* step_ = nullptr;
   int64_t n_tokens_ = 0;
+  std::vector<AttentionPart> parts_;
   bool one_each_ = false;        // no two of its tokens are of one sequence
   Attention layer_attention_;    // what rope_append() was given: attend() launches both at once where it can
   uint32_t next_number_ = 1;     // of the next step's first exchange with the peers
