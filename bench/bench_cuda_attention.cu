@@ -6,14 +6,10 @@
 // see. Nothing but attention is in the graph, so early launches overlap with attention, not with products.
 #include <algorithm>
 #include <cstdio>
-#include <cstring>
-#include <ctime>
-#include <fstream>
-#include <functional>
 #include <string>
 #include <vector>
 
-#include "ops/core/error.h"
+#include "cuda_report.h"
 #include "ops/cuda/attention.h"
 
 namespace tandem::cuda {
@@ -37,35 +33,6 @@ constexpr Model kModels[] = {
     {"gemma3-270m, all", 4, 1, 256, 0, RopeStyle::halves, true},
     {"gemma3-27b, window 1024", 32, 16, 128, 1024, RopeStyle::halves, true},
 };
-
-double median_us(const Stream& stream, cudaGraphExec_t exec) {
-  const Event begin;
-  const Event end;
-  std::vector<double> times;
-  for (int i = 0; i < 10; ++i) {
-    begin.record(stream);
-    check(cudaGraphLaunch(exec, stream.get()));
-    end.record(stream);
-    stream.synchronize();
-    if (i > 0) times.push_back(Event::elapsed_us(begin, end));
-  }
-  std::sort(times.begin(), times.end());
-  return times[times.size() / 2];
-}
-
-/// Microseconds of what `record` puts on the stream, as a graph.
-double graph_us(const Stream& stream, const std::function<void()>& record) {
-  cudaGraph_t graph = nullptr;
-  cudaGraphExec_t exec = nullptr;
-  check(cudaStreamBeginCapture(stream.get(), cudaStreamCaptureModeThreadLocal));
-  record();
-  check(cudaStreamEndCapture(stream.get(), &graph));
-  check(cudaGraphInstantiate(&exec, graph, 0));
-  const double us = median_us(stream, exec);
-  check(cudaGraphExecDestroy(exec));
-  check(cudaGraphDestroy(graph));
-  return us;
-}
 
 template <class T>
 DeviceBuffer<T> upload(const std::vector<T>& host) {
@@ -156,31 +123,7 @@ const char* name_of(CudaKvType type) {
   return type == CudaKvType::f32 ? "f32" : type == CudaKvType::f16 ? "f16" : "q8_0";
 }
 
-/// As the kernel's module tells it, e.g. 580.159.04.
-std::string driver_version() {
-  std::ifstream file("/proc/driver/nvidia/version");
-  std::string word;
-  while (file >> word) {
-    if (word.find_first_not_of("0123456789.") == std::string::npos &&
-        std::count(word.begin(), word.end(), '.') >= 1)
-      return word;
-  }
-  return "";
-}
-
-void print_head(const char* commit) {
-  cudaDeviceProp properties{};
-  check(cudaGetDeviceProperties(&properties, 0));
-  char date[16] = "";
-  const std::time_t now = std::time(nullptr);
-  std::strftime(date, sizeof(date), "%Y-%m-%d", std::gmtime(&now));
-  std::printf("{\n  \"commit\": \"%s\",\n  \"date\": \"%s\",\n  \"driver\": \"%s\",\n  \"device\": \"%s\",\n",
-              commit, date, driver_version().c_str(), properties.name);
-  std::printf("  \"cuda_runtime\": %d,\n  \"layers\": %d,\n  \"results\": [\n", CUDART_VERSION,
-              static_cast<int>(kLayers));
-}
-
-void measure(const Model& model, int64_t length, int64_t n_tokens, CudaKvType type, bool& first) {
+void measure(const Model& model, int64_t length, int64_t n_tokens, CudaKvType type, Report& report) {
   Step step(model, length, n_tokens, type);
   step.us(true, true);  // brings the clocks up
   const double together[] = {step.us(true, false), step.us(true, true)};
@@ -188,51 +131,38 @@ void measure(const Model& model, int64_t length, int64_t n_tokens, CudaKvType ty
   const int64_t seen = model.window > 0 ? std::min(length, model.window) : length;
   const double bytes = static_cast<double>(n_tokens * seen * model.n_kv_heads) * 2.0 *
                        static_cast<double>(KvView::plane_bytes(type, model.head_dim)) / kPageTokens;
-  std::printf(
-      "%s    {\"model\": \"%s\", \"cache\": \"%s\", \"length\": %ld, \"tokens\": %ld, \"together_us\": %.2f, "
-      "\"together_early_us\": %.2f, \"apart_us\": %.2f, \"apart_early_us\": %.2f, "
-      "\"together_early_gb_per_s\": %.0f}",
-      first ? "" : ",\n", model.name, name_of(type), static_cast<long>(length), static_cast<long>(n_tokens),
-      together[0], together[1], apart[0], apart[1], bytes / together[1] / 1e3);
+  report.result(
+      format("\"model\": \"%s\", \"cache\": \"%s\", \"length\": %ld, \"tokens\": %ld, \"together_us\": %.2f, "
+             "\"together_early_us\": %.2f, \"apart_us\": %.2f, \"apart_early_us\": %.2f, "
+             "\"together_early_gb_per_s\": %.0f",
+             model.name, name_of(type), static_cast<long>(length), static_cast<long>(n_tokens), together[0],
+             together[1], apart[0], apart[1], bytes / together[1] / 1e3));
   std::fprintf(stderr,
                "%-28s %-4s length %6ld tokens %2ld  together %7.2f early %7.2f  apart %7.2f early %7.2f us"
                "  %5.0f GB/s\n",
                model.name, name_of(type), static_cast<long>(length), static_cast<long>(n_tokens), together[0],
                together[1], apart[0], apart[1], bytes / together[1] / 1e3);
-  first = false;
 }
 
-void run(bool quick, const char* commit) {
-  print_head(commit);
-  bool first = true;
+void run(const BenchArguments& arguments) {
+  Report report(arguments.commit);
+  report.fact("layers", std::to_string(kLayers));
   for (const Model& model : kModels) {
     for (const int64_t length : {1, 64, 256, 300, 512, 2048, 8192, 32768}) {
-      if (quick && (length == 1 || length == 64 || length == 2048)) continue;
-      measure(model, length, 1, CudaKvType::f16, first);
+      if (arguments.quick && (length == 1 || length == 64 || length == 2048)) continue;
+      measure(model, length, 1, CudaKvType::f16, report);
     }
   }
   for (const int64_t length : {512, 4096}) {
-    if (!quick) measure(kModels[0], length, 8, CudaKvType::f16, first);
-    measure(kModels[0], length, 1, CudaKvType::q8_0, first);
+    if (!arguments.quick) measure(kModels[0], length, 8, CudaKvType::f16, report);
+    measure(kModels[0], length, 1, CudaKvType::q8_0, report);
   }
-  std::printf("\n  ]\n}\n");
+  report.end();
 }
 
 }  // namespace
 }  // namespace tandem::cuda
 
 int main(int argc, char** argv) {
-  try {
-    bool quick = false;
-    const char* commit = "";
-    for (int i = 1; i < argc; ++i) {
-      if (std::strcmp(argv[i], "--quick") == 0) quick = true;
-      if (std::strcmp(argv[i], "--commit") == 0 && i + 1 < argc) commit = argv[++i];
-    }
-    tandem::cuda::run(quick, commit);
-  } catch (const tandem::Error& error) {
-    std::fprintf(stderr, "bench_cuda_attention: %s\n", error.what());
-    return static_cast<int>(error.code());
-  }
-  return 0;
+  return tandem::cuda::bench_main(argc, argv, "bench_cuda_attention", tandem::cuda::run);
 }
