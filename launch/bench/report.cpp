@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
 #include <functional>
 #include <nlohmann/json.hpp>
 
@@ -49,8 +50,8 @@ void add_roofline(ordered_json& row, const BenchContext& context, const BenchTes
   if (!test.decodes()) return;
   const double step_s = mean(test.seconds) / test.n_gen;
   const double bytes = context.roofline.weight_bytes.at(test.n_parallel);
-  row["weight_bytes_step"] = static_cast<int64_t>(bytes + 0.5);
-  row["weight_bytes_token"] = static_cast<int64_t>(bytes / test.n_parallel + 0.5);
+  row["weight_bytes_step"] = std::llround(bytes);
+  row["weight_bytes_token"] = std::llround(bytes / test.n_parallel);
   row["weight_gbps"] = bytes / step_s * 1e-9;
   row["sweep_percent"] = bytes / step_s * 1e-7 / context.roofline.read_gbps;
   row["us_per_layer"] = step_s * 1e6 / static_cast<double>(context.n_layers);
