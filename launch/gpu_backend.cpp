@@ -31,16 +31,13 @@ GpuBackend make_gpu_backend(const GpuRequest& request, Communicator& communicato
     out.way_names.emplace_back(ways.back()->name());
     if (communicator.size() > 1) out.lines.push_back("all-reduce: " + choice.reason);
   }
-  if (request.can_be_silent) ways.push_back(cuda::make_silent_collective());
   if (communicator.size() == 1) {  // nobody to exchange with: the backend needs no way at all
-    out.select_comm = [](size_t) {};
     out.backend = make_cuda_backend(options, nullptr);
-  } else if (ways.size() == 1) {
-    out.select_comm = [](size_t) {};
+  } else if (ways.size() == 1 && !request.can_be_silent) {
     out.backend = make_cuda_backend(options, std::move(ways[0]));
   } else {
     auto switched = std::make_unique<cuda::SwitchedCollective>(std::move(ways));
-    out.select_comm = [ways = switched.get()](size_t way) { ways->select(way); };
+    out.select_comm = [ways = switched.get()](size_t way, bool silent) { ways->select(way, silent); };
     out.backend = make_cuda_backend(options, std::move(switched));
   }
   return out;

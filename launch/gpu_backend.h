@@ -26,9 +26,10 @@ struct GpuBackend {
   std::vector<std::string> lines;  ///< for -v, the same on every rank: who is where, how sums travel
   std::string binding;             ///< where this rank's threads run, in words
   GpuInfo gpu;
-  /// From the next step on: the way of that number, or (behind the last, with can_be_silent) none. On every
-  /// rank, between the same steps, while the backend lives.
-  std::function<void(size_t way)> select_comm;
+  /// From the next step on: the way of that number; `silent` (with can_be_silent): without the exchange of
+  /// partial sums. On every rank, between the same steps, while the backend lives. Empty where there is
+  /// nothing to choose.
+  std::function<void(size_t way, bool silent)> select_comm;
   std::vector<std::string> way_names;  ///< what each is: "peer", "nccl", "mpi"; "single" for one rank
 };
 

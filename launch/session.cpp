@@ -105,13 +105,9 @@ void Session::renew_engine() {
   engine_ = std::make_unique<Engine>(*model_, engine_options_);
 }
 
-void Session::select_comm(size_t way) {
-  if (select_way_) select_way_(way);
-}
-
-void Session::silence() {
-  require(select_way_ != nullptr, "exchanges are silenced where no GPU does them");
-  select_way_(comm_names_.size());
+void Session::select_comm(size_t way, bool silent) {
+  require(!silent || select_way_, "an exchange is silenced that is none of GPUs");
+  if (select_way_) select_way_(way, silent);
 }
 
 Session::Session(const SessionOptions& options, Communicator& communicator)

@@ -30,7 +30,7 @@ struct SessionOptions {
   CacheType cache_type = CacheType::f16;
   int64_t cache_tokens = 0;  ///< of all sequences together; 0: n_sequences whole contexts
   bool wants_tokenizer = true;
-  bool breakdown = false;  ///< exchange_seconds() counts (CPUs), or silence() works (GPUs)
+  bool breakdown = false;  ///< exchange_seconds() counts (CPUs), or can be left out (GPUs)
   std::function<void(uint64_t done, uint64_t total)> on_progress;  ///< called on every rank
 };
 
@@ -61,13 +61,12 @@ class Session {
 
   /// The rank's GPU, where it computes on one.
   const std::optional<GpuInfo>& gpu() const { return gpu_; }
-  /// How partial sums travel from the next step on: the number of one of SessionOptions' gpu.comms. On every
-  /// rank, between the same steps; ranks on GPUs only.
-  void select_comm(size_t way);
+  /// How partial sums travel from the next step on: the number of one of SessionOptions' gpu.comms; `silent`
+  /// (ranks on GPUs, with breakdown): not at all, and all else as then. On every rank, between the same
+  /// steps.
+  void select_comm(size_t way, bool silent = false);
   /// Each of those ways by its name ("auto" became one of them); empty on CPUs.
   const std::vector<std::string>& comm_names() const { return comm_names_; }
-  /// From the next step on partial sums stay where they are, until select_comm(). As that; with breakdown.
-  void silence();
   /// What this rank has spent in exchanges of partial sums since the session began; CPUs with breakdown.
   double exchange_seconds() const { return timed_exchange_ ? timed_exchange_->seconds() : 0.0; }
   /// Seconds from the session's begin to a loaded model.
@@ -83,8 +82,8 @@ class Session {
   std::vector<std::string> placement_lines_;
   std::optional<GpuInfo> gpu_;
   std::unique_ptr<TimedExchange> timed_exchange_;
-  std::function<void(size_t way)> select_way_;  // GPUs; the model's backend is behind it
-  std::vector<std::string> comm_names_;         // of the ways
+  std::function<void(size_t way, bool silent)> select_way_;  // GPUs; the model's backend is behind it
+  std::vector<std::string> comm_names_;                      // of the ways
   EngineOptions engine_options_;
   std::unique_ptr<Model> model_;
   std::unique_ptr<Engine> engine_;

@@ -129,7 +129,7 @@ class BenchRun {
         test.exchange_seconds = {0.0};
       } else if (session_.gpu()) {
         test.breakdown_by = "silence";
-        session_.silence();
+        session_.select_comm(test.comm, true);
         const BenchClock clock{[] {}, [&test](double s) { test.silent_seconds.push_back(s); }};
         if (const int code = in_new_engine(test, clock); code != 0) return code;
       } else {
