@@ -76,7 +76,8 @@ void CudaBackend::run_step(const StepBatch& batch, const std::function<void()>& 
     parts_.push_back({static_cast<int32_t>(sequence.n_tokens), sequence.first_position});
   n_exchanges_ = 0;
   if (recorded) {
-    n_exchanges_ = recordings_[n_tokens_].run(stream_, [&] {
+    const int variant = collective_ ? collective_->variant() : 0;
+    n_exchanges_ = recordings_[{variant, n_tokens_}].run(stream_, [&] {
       n_exchanges_ = 0;
       verbs();
       return n_exchanges_;

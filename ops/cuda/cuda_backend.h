@@ -143,7 +143,7 @@ class CudaBackend final : public Backend {
   uint32_t n_exchanges_ = 0;     // of this step, so far
   bool follows_kernel_ = false;  // the stream's last launch was a kernel of ours
   bool sent_ = false;            // this exchange's partial rows are on their way already
-  std::map<int64_t, Recording> recordings_;  // by number of tokens
+  std::map<std::pair<int, int64_t>, Recording> recordings_;  // by the exchange's variant, number of tokens
   DeviceBuffer<float> residual_;             // (max_tokens, n_embd)
   DeviceBuffer<float> partial_;              // (max_tokens, n_embd)
   DeviceBuffer<float> q_, k_, v_;            // (max_tokens, local heads · head_dim)
