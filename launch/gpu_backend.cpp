@@ -24,8 +24,9 @@ GpuBackend make_gpu_backend(const GpuRequest& request, Communicator& communicato
   if (communicator.size() > 1) {
     const auto n_bytes =
         static_cast<size_t>(cuda::exchange_window_bytes(communicator.size(), request.n_embd));
+    const auto order = request.deterministic ? cuda::SumOrder::ranked : cuda::SumOrder::any;
     cuda::CollectiveChoice choice =
-        cuda::make_collective(cuda::parse_comm_kind(request.comm), communicator, n_bytes);
+        cuda::make_collective(cuda::parse_comm_kind(request.comm), communicator, n_bytes, order);
     collective = std::move(choice.collective);
     out.lines.push_back("all-reduce: " + choice.reason);
   }

@@ -25,6 +25,7 @@ struct SessionOptions {
   int64_t context_tokens = 0;  ///< of one sequence; 0: the model's own, at most kDefaultContext
   int64_t n_sequences = 1;     ///< that shall fit into the cache at once
   int64_t batch_tokens = 512;
+  int64_t verify_every = 0;  ///< steps between comparisons of the ranks' tokens; 0: none
   CacheType cache_type = CacheType::f16;
   bool wants_tokenizer = true;
   std::function<void(uint64_t done, uint64_t total)> on_progress;  ///< called on every rank
@@ -42,6 +43,7 @@ class Session {
  public:
   /// Collective. Throws what opening, tokenizer and loading throw.
   Session(const SessionOptions& options, Communicator& communicator);
+  ~Session();
 
   const GgufFile& file() const { return file_; }
   const ModelConfig& config() const { return config_; }

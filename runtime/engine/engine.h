@@ -13,6 +13,7 @@
 #include <span>
 #include <vector>
 
+#include "runtime/engine/rank_verifier.h"
 #include "runtime/engine/sampler.h"
 #include "runtime/engine/step_plan.h"
 #include "runtime/model/model.h"
@@ -50,6 +51,7 @@ struct EvaluationRequest {
 struct EngineOptions {
   int64_t context_tokens = 4096;  ///< of one sequence
   int64_t batch_tokens = 512;     ///< most prompt tokens in a step
+  int64_t verify_every = 0;       ///< steps between comparisons of the ranks' tokens; 0: none (--verify-ranks)
 };
 
 class Engine {
@@ -75,6 +77,7 @@ class Engine {
 
   const EngineOptions& options() const { return options_; }
   uint64_t n_steps() const { return next_step_; }
+  const RankVerifier& verifier() const { return verifier_; }
 
  private:
   struct Sequence;
@@ -104,6 +107,7 @@ class Engine {
   Communicator& communicator_;
   EngineOptions options_;
   Sampler sampler_;
+  RankVerifier verifier_;
   int64_t largest_shard_ = 0;
   std::vector<Slot> slots_;
   uint64_t next_step_ = 0;

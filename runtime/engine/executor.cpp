@@ -56,6 +56,7 @@ Engine::Engine(Model& model, const EngineOptions& options)
       communicator_(model.communicator()),
       options_(options),
       sampler_(model.communicator(), model.vocab(), largest_vocab_shard(model)),
+      verifier_(model.communicator(), options.verify_every),
       largest_shard_(largest_vocab_shard(model)),
       slots_(kMaxSlots) {
   for (auto page = static_cast<int32_t>(model.capacity().n_pages) - 1; page >= 0; --page)
@@ -69,7 +70,10 @@ int Engine::follow() {
   require(communicator_.rank() != 0, "rank 0 leads");
   while (true) {
     const StepPlan plan = receive_plan(communicator_);
-    if (plan.kind == PlanKind::shutdown) return plan.exit_code;
+    if (plan.kind == PlanKind::shutdown) {
+      verifier_.finish();
+      return plan.exit_code;
+    }
     execute(plan);
   }
 }
@@ -79,6 +83,7 @@ void Engine::shutdown(int exit_code) {
   plan.kind = PlanKind::shutdown;
   plan.exit_code = exit_code;
   broadcast_plan(communicator_, plan);
+  verifier_.finish();
 }
 
 std::vector<int32_t> Engine::execute(const StepPlan& plan) {
@@ -103,7 +108,9 @@ std::vector<int32_t> Engine::execute(const StepPlan& plan) {
   }
   model_.forward({tokens, sequences});
   gather_logits(plan);
-  return sample(plan);
+  std::vector<int32_t> sampled = sample(plan);
+  verifier_.note(plan.step, sampled);
+  return sampled;
 }
 
 /// Hands the logits of every token of the sequences that want them to rank 0, some rows at a time.
