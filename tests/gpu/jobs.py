@@ -12,7 +12,7 @@ KILLED_LIMIT_S = 5.0
 MEMORY_LIMIT_S = 5.0
 MEMORY_SLACK_MIB = 16
 GOLDEN = ROOT / "tests" / "golden" / "hf"
-ENDLESS = ("--ignore-eos", "-c", "200000", "-n", "-1", "-p", "a b c")
+ENDLESS = ("--seed", "1", "--ignore-eos", "-c", "200000", "-n", "-1", "-p", "a b c")
 
 
 def model_of(models):

@@ -89,7 +89,7 @@ def sanitizer_checks(suite, limit_s):
     return [
         Check(
             "sanitizer",
-            f"{tool} {name}{f' {i + 1}/{n}' if n > 1 else ''}",
+            f"{tool} {name} {tests[:16]}{f' {i + 1}/{n}' if n > 1 else ''}",
             lambda tool=tool, name=name, tests=tests, n=n, i=i: check(tool, name, tests, n, i),
             limit_s,
         )
