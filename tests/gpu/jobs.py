@@ -6,7 +6,7 @@ import re
 import signal
 import time
 
-from suite import ROOT, Check, Failed, Skipped, harness
+from suite import ALONE, ROOT, SHORT_JOBS, Check, Failed, Skipped, harness
 
 KILLED_LIMIT_S = 5.0
 MEMORY_LIMIT_S = 5.0
@@ -71,7 +71,7 @@ def token_checks(suite, models, n_steps):
                     lambda comm=comm, sampling=sampling: check(
                         GOLDEN / "llama-9-heads-3-kv.gguf", comm, sampling
                     ),
-                    120,
+                    ALONE,
                 )
             )
     return checks
@@ -137,7 +137,7 @@ def kill_checks(suite, models):
             "killed",
             f"rank {victim}, {comm}",
             lambda comm=comm, victim=victim: check(comm, victim),
-            alone=True,
+            stage=ALONE,
         )
         for comm in ("peer", "nccl", "mpi")
         for victim in (1, 0)
@@ -189,7 +189,7 @@ def memory_checks(suite, models):
 
     if suite.gpus.pretended:
         return [Check("memory", "GPUs", lambda: skip("the CPU stands in"))]
-    return [Check("memory", f"{n} gpu", lambda n=n: check(n), alone=True) for n in (1, 2)[: len(suite.gpus)]]
+    return [Check("memory", f"{n} gpu", lambda n=n: check(n), stage=ALONE) for n in (1, 2)[: len(suite.gpus)]]
 
 
 # --- ends, again and again
@@ -226,9 +226,9 @@ def exit_checks(suite, models, n_times):
                 raise Failed(f"{i + 1}. time: {done.err.strip()[-300:]}")
         return {"times": times, "each_s": round((time.monotonic() - start) / times, 2)}
 
-    checks = [Check("exits", name, lambda name=name: check(name), 240) for name in commands]
+    checks = [Check("exits", name, lambda name=name: check(name), SHORT_JOBS) for name in commands]
     before = suite.gpus.used_mib()
     checks.append(
-        Check("exits", "memory is back", lambda: {"after_s": wait_for_memory(suite, before)}, alone=True)
+        Check("exits", "memory is back", lambda: {"after_s": wait_for_memory(suite, before)}, stage=ALONE)
     )
     return checks

@@ -91,7 +91,6 @@ def sanitizer_checks(suite, limit_s):
             "sanitizer",
             f"{tool} {name} {tests[:16]}{f' {i + 1}/{n}' if n > 1 else ''}",
             lambda tool=tool, name=name, tests=tests, n=n, i=i: check(tool, name, tests, n, i),
-            limit_s,
         )
         for tool, name, tests, n in listed
         for i in range(n)
@@ -115,7 +114,6 @@ def volta_checks(suite, limit_s):
                 "volta",
                 f"{name}{f' {i + 1}/{n}' if n > 1 else ''}",
                 lambda name=name, n=n, i=i: check(name, n, i),
-                limit_s,
             )
             for i in range(n)
         ]

@@ -80,7 +80,10 @@ class Checks(WithSuite):
             time.sleep(0.05)
             running.remove(name)
 
-        checks = [Check("p", str(i), lambda i=i: work(i), alone=i < 2) for i in range(6)]
+        checks = [
+            Check("p", str(i), lambda i=i: work(i), suites.ALONE if i < 2 else suites.SIDE_BY_SIDE)
+            for i in range(6)
+        ]
         self.results(self.suite(), checks)
         self.assertEqual({n for name, n in most if name < 2}, {1})
         self.assertGreater(max(n for name, n in most if name >= 2), 1)
