@@ -1,10 +1,13 @@
 """The kernels' own tests: as they are, under compute-sanitizer, and as compute_70 PTX that the driver
 compiles for the GPU that is here."""
 
+import functools
 import re
 import shutil
 
-from suite import Check, Failed, Skipped, harness
+from suite import ROOT, Check, Failed, Skipped, harness
+
+GOLDEN = ROOT / "tests" / "golden" / "hf"
 
 # Every test of a program that needs a GPU is skipped where there is none: that is no pass.
 SKIPPED = re.compile(r"\[  SKIPPED \] (\d+) test")
@@ -64,36 +67,66 @@ def kernel_checks(suite):
     return checks
 
 
+def sanitizer():
+    path = shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path="/usr/local/cuda/bin")
+    if not path:
+        raise Skipped("no compute-sanitizer")
+    return path
+
+
+def watched(tool, *command):
+    return [sanitizer(), "--tool", tool, "--error-exitcode", "99", "--print-limit", "20", *map(str, command)]
+
+
+def expect_clean(done, n=1):
+    """Each of n processes that were watched has to say that it saw nothing."""
+    said = done.out + done.err
+    if len(re.findall(r"ERROR SUMMARY: 0 errors|RACECHECK SUMMARY: 0 hazards", said)) != n:
+        lines = [line for line in said.splitlines() if line.startswith("=========")]
+        raise Failed(f"code {done.code} after {done.seconds:.0f} s: {' | '.join(lines[1:5] + lines[-1:])}")
+
+
 def sanitizer_checks(suite, limit_s):
-    tool_path = shutil.which("compute-sanitizer") or shutil.which(
-        "compute-sanitizer", path="/usr/local/cuda/bin"
-    )
     listed = list(SANITIZED)
     for name in programs_of(suite):
         if name not in {program for _, program, _, _ in SANITIZED}:
             listed += [(tool, name, NOT_LISTED, 2) for tool in ("memcheck", "racecheck", "synccheck")]
 
     def check(tool, name, tests, n, i):
-        if not tool_path:
-            raise Skipped("no compute-sanitizer")
-        command = [tool_path, "--tool", tool, "--error-exitcode", "99", "--print-limit", "20"]
-        command += [suite.programs(name), f"--gtest_filter={tests}"]
+        command = watched(tool, suite.programs(name), f"--gtest_filter={tests}")
         done = suite.run(command, limit_s, **shards(n, i), **suite.one_gpu())
-        if not re.search(r"ERROR SUMMARY: 0 errors|RACECHECK SUMMARY: 0 hazards", done.out + done.err):
-            lines = [line for line in (done.out + done.err).splitlines() if line.startswith("=========")]
-            raise Failed(
-                f"code {done.code} after {done.seconds:.0f} s: {' | '.join(lines[1:5] + lines[-1:])}"
-            )
+        expect_clean(done)
         return ran(suite, done)
 
+    checks = []
+    for tool, name, tests, n in listed:
+        for i in range(n):
+            label = f"{tool} {name} {tests[:16]}{f' {i + 1}/{n}' if n > 1 else ''}"
+            work = functools.partial(check, tool, name, tests, n, i)
+            checks.append(Check("sanitizer", label, work))
+    return checks + step_checks(suite, limit_s)
+
+
+def step_checks(suite, limit_s):
+    """Whole steps under the memory checker: direct, recorded and replayed; alone and with a peer's window."""
+
+    def check(model, n, comm):
+        command = ["logits", "-m", GOLDEN / f"{model}.gguf", "--tokens", "1,2,3,4,5,6", "-b", "1"]
+        command += ["--backend", suite.backend, "--comm", comm, "-o", "/dev/null"]
+        launcher = harness.launch(n if n > 1 else 0)
+        watch = watched("memcheck", suite.programs("tandem"), *command)
+        done = suite.run([*launcher, *watch], limit_s, **(suite.one_gpu() if n == 1 else {}))
+        expect_clean(done, n)
+        suite.expect_ok(done)
+
+    ways = [(model, 1, "auto") for model in ("llama-9-heads-3-kv", "mixtral", "gemma3")]
+    if len(suite.gpus) >= 2:
+        ways += [("llama-9-heads-3-kv", 2, "peer"), ("mixtral", 2, "nccl")]
     return [
         Check(
-            "sanitizer",
-            f"{tool} {name} {tests[:16]}{f' {i + 1}/{n}' if n > 1 else ''}",
-            lambda tool=tool, name=name, tests=tests, n=n, i=i: check(tool, name, tests, n, i),
+            "sanitizer", f"memcheck tandem {model}, {n} gpu {comm}", functools.partial(check, model, n, comm)
         )
-        for tool, name, tests, n in listed
-        for i in range(n)
+        for model, n, comm in ways
     ]
 
 
@@ -104,7 +137,8 @@ def volta_checks(suite, limit_s):
         path = suite.programs(name)
         only_ptx(suite, path)
         env = {"CUDA_CACHE_PATH": str(cache), "CUDA_CACHE_MAXSIZE": str(1 << 30)}
-        return ran(suite, suite.run([path], limit_s, **shards(n, i), **env, **suite.one_gpu()))
+        launcher = harness.launch(1 if "collective" in name else 0)  # an MPI program
+        return ran(suite, suite.run([*launcher, path], limit_s, **shards(n, i), **env, **suite.one_gpu()))
 
     checks = []
     for name in suite.programs.like("test_", "_ptx"):

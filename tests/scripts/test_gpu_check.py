@@ -135,8 +135,19 @@ class Kernels(WithSuite):
         suite = self.suite()
         self.assertEqual(sorted(kernels.programs_of(suite)), ["test_cuda_gemv", "test_cuda_new"])
         sanitized = {check.name.split()[1] for check in kernels.sanitizer_checks(suite, 60)}
-        self.assertIn("test_cuda_new", sanitized)
+        self.assertLessEqual({"test_cuda_new", "test_cuda_gemv", "tandem"}, sanitized)
         self.assertEqual({c.name.split()[0] for c in kernels.volta_checks(suite, 60)}, {"test_cuda_gemv_ptx"})
+
+
+class Sanitizer(unittest.TestCase):
+    def test_every_process_has_to_be_clean(self):
+        clean = "========= ERROR SUMMARY: 0 errors\n"
+        kernels.expect_clean(suites.Done(0, clean, "", 1.0))
+        kernels.expect_clean(suites.Done(0, "", "= RACECHECK SUMMARY: 0 hazards displayed (0 errors)", 1.0))
+        kernels.expect_clean(suites.Done(0, clean, clean, 1.0), 2)
+        for out, n in ((clean, 2), ("", 1), ("========= ERROR SUMMARY: 10 errors\n", 1)):
+            with self.assertRaises(Failed):
+                kernels.expect_clean(suites.Done(0, out, "", 1.0), n)
 
 
 class Logits(unittest.TestCase):
@@ -203,6 +214,10 @@ class Program(WithSuite):
         done = self.gpu_check(*arguments)
         self.assertEqual(done.returncode, 1, done.stdout)
         self.assertRegex(done.stdout, r"failed +kernels +test_cuda_bad")
+
+    def test_nothing_checked_is_no_pass(self):
+        done = self.gpu_check("--on-cpu", "--programs", self.folder / "bin", "--parts", "volta")
+        self.assertEqual(done.returncode, 77, done.stdout)
 
     def test_wrong_use(self):
         self.assertEqual(self.gpu_check("--parts", "nothing").returncode, 2)
