@@ -15,6 +15,7 @@ import numpy as np
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "gpu"))
+import jobs  # noqa: E402
 import kernels  # noqa: E402
 import logits  # noqa: E402
 import suite as suites  # noqa: E402
@@ -148,6 +149,24 @@ class Sanitizer(unittest.TestCase):
         for out, n in ((clean, 2), ("", 1), ("========= ERROR SUMMARY: 10 errors\n", 1)):
             with self.assertRaises(Failed):
                 kernels.expect_clean(suites.Done(0, out, "", 1.0), n)
+
+
+class Memory(unittest.TestCase):
+    LINE = (
+        "tandem: rank 0: weights 90 MiB, KV cache 38146 MiB and workspace 12 MiB don't fit into 2875 MiB of device "
+        "memory (a cache of 7808 positions would fit: -c)"
+    )
+
+    def test_numbers_have_to_be_told(self):
+        sizes, fits = jobs.refusal_of(self.LINE)
+        self.assertEqual((sizes["weights"], sizes["KV cache"], fits), (90, 38146, 7808))
+        for line in (
+            self.LINE.replace(" positions", ""),
+            self.LINE.replace("38146 MiB", ""),
+            "out of memory",
+        ):
+            with self.assertRaises(Failed):
+                jobs.refusal_of(line)
 
 
 class Logits(unittest.TestCase):
