@@ -75,7 +75,19 @@ def sanitizer():
 
 
 def watched(tool, *command):
-    return [sanitizer(), "--tool", tool, "--error-exitcode", "99", "--print-limit", "20", *map(str, command)]
+    # Calls that fail are no accesses: some tests ask for them, and NCCL tries what a driver may refuse.
+    more = ["--report-api-errors", "no"] if tool == "memcheck" else []
+    return [
+        sanitizer(),
+        "--tool",
+        tool,
+        "--error-exitcode",
+        "99",
+        "--print-limit",
+        "20",
+        *more,
+        *map(str, command),
+    ]
 
 
 def expect_clean(done, n=1):
