@@ -17,12 +17,18 @@ PASSED = re.compile(r"\[  PASSED  \] (\d+) test")
 SANITIZED = [
     ("memcheck", "test_cuda_gemv", "*AgreesWithTheReference*:*GatesMeet*:*EmptyShards*:*RunsInAGraph*", 6),
     ("memcheck", "test_cuda_gemv", "*Shards*:*Parts*:*PairsOfFormats*:*Activations*:*ManyRows*", 4),
+    ("memcheck", "test_cuda_products", "*GatesMeet*:*PartsHave*:*Shards*:Halves*", 4),
+    ("memcheck", "test_cuda_prompt_attention", "*EveryHeadSizeAnd*:*Windows*:*Beside*:*MoreSequences*", 4),
     ("memcheck", "test_cuda_norm", "*", 1),
     ("memcheck", "test_cuda_attention", "*-*EveryContext*:*EveryGroup*:*PiecesOfManyPages*:*NormsAnd*", 4),
     ("racecheck", "test_cuda_gemv", "*GatesMeet*:*EmptyShards*:*RunsInAGraph*:*PairsOfFormats*", 6),
+    ("racecheck", "test_cuda_products", "*GatesMeet*:Halves*", 4),
+    ("racecheck", "test_cuda_prompt_attention", "*EveryHeadSizeAnd*:*Beside*:*Records*", 3),
     ("racecheck", "test_cuda_norm", "*", 1),
     ("racecheck", "test_cuda_attention", "*EveryCacheType*:*FormsAre*:*ScoresFarApart*:*AGraph*", 4),
     ("synccheck", "test_cuda_gemv", "*GatesMeet*:*PairsOfFormats*:*RunsInAGraph*", 4),
+    ("synccheck", "test_cuda_products", "*GatesMeet*:Halves*", 2),
+    ("synccheck", "test_cuda_prompt_attention", "*EveryHeadSizeAnd*:*Beside*", 2),
     ("synccheck", "test_cuda_norm", "*", 1),
     ("synccheck", "test_cuda_attention", "*EveryCacheType*:*EveryHeadSize*:*Prompts*", 4),
 ]
