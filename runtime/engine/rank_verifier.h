@@ -1,6 +1,6 @@
 // A check of the law that ranks never decide apart: the tokens that every rank has chosen are compared while
 // the engine runs (--verify-ranks). For tests, and for who hunts such a bug. Used by
-// runtime/engine/executor.cpp on every rank.
+// runtime/engine/engine.cpp on every rank.
 #pragma once
 
 #include <cstdint>
