@@ -329,7 +329,10 @@ void measure_decode(bool quick, bool& first) {
     }
   }
   for (const int64_t length : {512, 4096, 32768}) {
-    if (!quick) measure(kModels[0], length, 8, CudaKvType::f16, sweep, first);
+    for (const int64_t n_tokens : {4, 16, 64}) {
+      if (quick && n_tokens == 4) continue;
+      measure(kModels[0], length, n_tokens, CudaKvType::f16, sweep, first);
+    }
     measure(kModels[0], length, 1, CudaKvType::q8_0, sweep, first);
   }
 }

@@ -79,7 +79,10 @@ size_t attention_scratch_bytes(const AttentionShape& shape, int n_multiprocessor
 }
 
 AttentionScratch::AttentionScratch(const AttentionShape& shape)
-    : groups_(groups_of(shape)), head_dim_(shape.head_dim), max_tokens_(shape.max_tokens) {
+    : groups_(groups_of(shape)),
+      head_dim_(shape.head_dim),
+      max_tokens_(shape.max_tokens),
+      fixed_cuts_(shape.fixed_cuts) {
   require(groups_.n_kv_heads == 0 || (head_dim_ > 0 && head_dim_ % 4 == 0 && head_dim_ <= kMaxHeadDim),
           "attention: head size", head_dim_);
   for (int32_t kv = 0; kv < groups_.n_kv_heads; ++kv)
@@ -101,16 +104,24 @@ AttentionScratch::AttentionScratch(const AttentionShape& shape)
   check(cudaStreamSynchronize(nullptr));  // streams of ours don't wait for it
 }
 
+/// Blocks that share the pieces of each of so many (token, KV head): those that end first where contexts are
+/// as long as they can be. A multiprocessor takes a block at a time, so blocks come in waves, and a block's
+/// begin and end take about half as long as a long piece.
+int32_t AttentionScratch::slots_for(int64_t n_units) const {
+  const auto halves = [&](int64_t n_slots) {
+    return ceil_div(n_units * n_slots, n_multiprocessors_) * (2 * ceil_div(max_pieces_, n_slots) + 1);
+  };
+  int32_t best = 1;
+  for (int32_t n_slots = 2; n_slots <= max_pieces_; ++n_slots) {
+    if (halves(n_slots) < halves(best)) best = n_slots;
+  }
+  return best;
+}
+
 void AttentionScratch::bind(AttentionArgs& args, int64_t n_tokens) const {
   args.groups = groups_;
-  args.max_pieces = max_pieces_;
-  args.n_slots = 1;
-  if (n_tokens <= kSplitTokens) {
-    // one token's pieces are a wave of blocks; of several, two waves are enough
-    const int64_t n_units = n_tokens * groups_.n_kv_heads;
-    args.n_slots =
-        static_cast<int32_t>(std::min<int64_t>(max_pieces_, ceil_div(2 * n_multiprocessors_, n_units)));
-  }
+  args.n_slots = n_tokens <= kSplitTokens ? slots_for(n_tokens * groups_.n_kv_heads) : 1;
+  args.max_pieces = fixed_cuts_ ? max_pieces_ : args.n_slots;
   std::byte* memory = memory_.data();
   args.partials = reinterpret_cast<float*>(memory);
   args.partial_sums = reinterpret_cast<float2*>(memory + partial_sums_);
@@ -199,10 +210,16 @@ PromptKernel prompt_kernel_for(const Attention& what) {
   if (std::none_of(what.parts.begin(), what.parts.end(), [](const auto& part) { return part.n_tokens > 1; }))
     return {};
   const int shared_bytes = what.scratch->shared_bytes();
+  const CudaKvType type = what.cache.type;
   PromptKernel kernel;
-  if (what.cache.type == CudaKvType::f16) kernel = prompt_attention_f16(what.cache.head_dim, shared_bytes);
-  if (what.cache.type == CudaKvType::q8_0) kernel = prompt_attention_q8(what.cache.head_dim, shared_bytes);
-  return kernel.function != nullptr && compiled_for_ampere(kernel.function) ? kernel : PromptKernel{};
+  if (!compiled_for_ampere(prompt_merge_kernel())) {
+    kernel = prompt_attention_volta(type, what.cache.head_dim);
+  } else if (type == CudaKvType::f16) {
+    kernel = prompt_attention_f16(what.cache.head_dim, shared_bytes);
+  } else if (type == CudaKvType::q8_0) {
+    kernel = prompt_attention_q8(what.cache.head_dim, shared_bytes);
+  }
+  return kernel.shared_bytes <= shared_bytes ? kernel : PromptKernel{};
 }
 
 /// Pages that a part's last token sees.
@@ -214,6 +231,7 @@ int64_t pages_seen(const AttentionPart& part, int64_t window) {
 /// Blocks that share a tile's positions, so that few tiles fill the device too: each has 8 pages at least.
 int32_t splits_of(const PromptArgs& args, const PromptKernel& kernel, const AttentionScratch& scratch,
                   int64_t n_tokens, int64_t most_pages) {
+  if (scratch.fixed_cuts()) return 1;
   const int64_t n_blocks = int64_t{args.n_tiles} * args.attention.cache.n_kv_heads;
   const int64_t room = int64_t{scratch.n_multiprocessors()} * kernel.blocks_a_multiprocessor;
   constexpr int64_t kLeastPages = 8;

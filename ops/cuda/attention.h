@@ -4,14 +4,14 @@
 //
 // Two roads: kernels that take a token at a time (attention_mma_core.cuh, attention_plain.cu), and for
 // sequences with several tokens in the step one that takes many query rows at once
-// (prompt_attention_kernel.cuh), where the cache, the head size and the device allow it. A step that has both
-// kinds of sequences goes both roads.
+// (prompt_attention_kernel.cuh, and prompt_attention_volta_core.cuh), where the cache, the head size and the
+// device allow it. A step that has both kinds of sequences goes both roads.
 //
 // Every launch reads the step's tokens from the StepView on the device, so a captured graph of one-token
-// sequences can be replayed while positions, pages and lengths change. On the token's road the bits of an
-// output row depend on its query, its position, the window and the cached rows that it sees (and on the
-// AttentionScratch's sizes), not on the step's other tokens or the page ids; on the prompts' road also on
-// how many blocks share a tile's positions, which few tokens deep in a context decide.
+// sequences can be replayed while positions, pages and lengths change. The bits of an output row depend on
+// the road, its query, its position, the window and the cached rows that it sees, on the AttentionScratch's
+// sizes, and, unless it has fixed cuts, on the number of the launch's tokens, by which the positions are cut.
+// They never depend on what the other tokens are, or on the page ids.
 #pragma once
 
 #include <span>
@@ -28,6 +28,7 @@ struct AttentionShape {
   int64_t max_tokens = 0;     ///< in one step
   int64_t max_positions = 0;  ///< of one sequence
   int shared_bytes = 0;       ///< that a block may take; 0: what the device has
+  bool fixed_cuts = false;    ///< a row's bits don't depend on the step's other tokens; slower for several
 };
 
 /// Device memory that an AttentionScratch takes on a device of so many multiprocessors.
@@ -48,6 +49,7 @@ class AttentionScratch {
   int64_t max_tokens() const { return max_tokens_; }
   int n_multiprocessors() const { return n_multiprocessors_; }
   int shared_bytes() const { return shared_bytes_; }
+  bool fixed_cuts() const { return fixed_cuts_; }
   /// Partial results of a head that there is memory for.
   int64_t max_partials() const { return max_partials_; }
 
@@ -55,6 +57,8 @@ class AttentionScratch {
   void bind(AttentionArgs& args, int64_t n_tokens) const;
 
  private:
+  int32_t slots_for(int64_t n_units) const;
+
   HeadGroups groups_;
   int max_group_ = 0;
   int32_t head_dim_ = 0;
@@ -62,6 +66,7 @@ class AttentionScratch {
   int max_pieces_ = 1;
   int n_multiprocessors_ = 0;
   int shared_bytes_ = 0;
+  bool fixed_cuts_ = false;
   int64_t max_partials_ = 0;
   int64_t partial_sums_ = 0;  ///< where the parts of the memory begin; partial results are its first
   int64_t tickets_ = 0;

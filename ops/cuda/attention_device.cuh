@@ -2,7 +2,7 @@
 // token's positions are cut into pieces; and how partial results are merged and written.
 //
 // The bits of an output row depend on its query, its position, the window, the cached rows that it sees and
-// the number of pieces that the scratch was made for, not on the step's other tokens, the page ids or the
+// the most pieces that the launch makes of a token, not on the step's other tokens, the page ids or the
 // grid: a piece is always computed by one block in one order, and pieces are merged in order, whether the
 // block that did them all keeps them in registers or the last block to finish reads them from scratch.
 #pragma once

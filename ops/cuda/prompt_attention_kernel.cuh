@@ -14,6 +14,7 @@
 // number of splits (and, where a q8_0 scale exceeds 500, on whose tile it shares).
 #pragma once
 
+#include "ops/cuda/prompt_attention_queries.cuh"
 #include "ops/cuda/prompt_attention_tile.cuh"
 
 namespace tandem::cuda {
@@ -26,7 +27,6 @@ struct PromptCore {
   static constexpr int kCols = Shape::kCols;
   static constexpr int kStride = Shape::kStride;
   static constexpr int kThreads = Shape::kThreads;
-  static constexpr float kSlack = 8.0F;  ///< powers of two that a score may exceed the maximum by
 
   const AttentionArgs& args;
   const PromptPlace& place;
@@ -62,69 +62,12 @@ struct PromptCore {
     }
   }
 
-  __device__ typename Shape::Row* rows() const {
-    return reinterpret_cast<typename Shape::Row*>(shared + Shape::kRowsAt);
+  __device__ const PromptRow* rows() const {
+    return reinterpret_cast<const PromptRow*>(shared + Shape::kRowsAt);
   }
 
-  // --- queries
-
-  static constexpr int kVectors = (kDim / 4 + 31) / 32;  ///< of four floats, a lane
-  static constexpr int kBatch = 8 / kVectors;            ///< rows that a warp loads at a time
-
-  __device__ void load_query(int row, float4 (&x)[kVectors]) const {
-    const bool exists = row < place.n_rows;
-    const float* q =
-        args.q + place.token(exists ? row : 0) * args.q_stride + place.head(exists ? row : 0) * kDim;
-#pragma unroll
-    for (int i = 0; i < kVectors; ++i) {
-      const int vector = lane + 32 * i;
-      x[i] =
-          exists && vector < kDim / 4 ? reinterpret_cast<const float4*>(q)[vector] : make_float4(0, 0, 0, 0);
-    }
-  }
-  /// As halves behind a power of two.
-  __device__ void store_query(int row, float4 (&x)[kVectors]) {
-    float amax = 0;
-    bool finite = true;
-#pragma unroll
-    for (float4& v : x) {
-      const float most = fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w)));
-      finite &=
-          fabsf(v.x) < INFINITY && fabsf(v.y) < INFINITY && fabsf(v.z) < INFINITY && fabsf(v.w) < INFINITY;
-      amax = fmaxf(amax, most);
-    }
-    report(args.not_finite, finite);
-    for (int distance = 16; distance > 0; distance /= 2)
-      amax = fmaxf(amax, __shfl_xor_sync(~0U, amax, distance));
-    amax *= fabsf(args.scale_log2);
-    const int exponent = min(max_of(__float_as_int(amax) >> 23, 7), 253) - 127;  // as of a normal number
-    const float inverse = __int_as_float((127 - exponent) << 23);
-    if (lane == 0) rows()[row] = {__int_as_float((127 + exponent) << 23), place.position(row)};
-#pragma unroll
-    for (int i = 0; i < kVectors; ++i) {
-      const int vector = lane + 32 * i;
-      if (vector >= kDim / 4) continue;
-      const float4 v = x[i];
-      const float s = args.scale_log2;
-      *reinterpret_cast<uint2*>(shared + row * kStride + 8 * vector) =
-          make_uint2(bits_of(__floats2half2_rn(v.x * s * inverse, v.y * s * inverse)),
-                     bits_of(__floats2half2_rn(v.z * s * inverse, v.w * s * inverse)));
-    }
-  }
-  static __device__ int max_of(int a, int b) {
-    return a > b ? a : b;
-  }
-  /// All of the block's, and what the lane keeps of its rows.
+  /// Nothing summed yet. The queries are there.
   __device__ void prepare() {
-#pragma unroll 1
-    for (int i = 0; i < 16 * kTall; i += kBatch) {
-      float4 x[kBatch][kVectors];
-#pragma unroll
-      for (int b = 0; b < kBatch; ++b) load_query(warp_row + i + b, x[b]);
-#pragma unroll
-      for (int b = 0; b < kBatch; ++b) store_query(warp_row + i + b, x[b]);
-    }
-    __syncwarp();  // a warp reads its own rows only
     first_position = place.position(warp_row);
     last_position = place.position(warp_row + 16 * kTall - 1);
 #pragma unroll
@@ -342,6 +285,7 @@ struct PromptCore {
     };
     if (begin < end) ask(begin * kCols, page_of(begin), 0);
     int next_page = page_of(begin + 1);
+    QueryRows<Shape>{args, place, shared, lane}.fill(warp_row);
     prepare();
     for (int tile = begin; tile < end; ++tile) {
       const int stage = (tile - begin) % 2;

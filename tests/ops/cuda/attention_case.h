@@ -44,6 +44,7 @@ struct Case {
   int64_t first_col = 0;  ///< of the output
   int64_t max_positions = 32768;
   int shared_bytes = 0;  ///< of a block; 0: what the device has
+  bool fixed_cuts = false;
 
   int32_t n_kv() const { return kv_of_head.empty() ? 0 : kv_of_head.back() + 1; }
   int64_t n_heads() const { return static_cast<int64_t>(kv_of_head.size()); }
@@ -236,7 +237,7 @@ class DeviceRun {
       : c_(c),
         cache_(3, c.n_kv(), c.head_dim, c.type, host.n_pages),
         scratch_(AttentionShape{c.kv_of_head, c.n_kv(), c.head_dim, c.n_tokens() + 5, c.max_positions,
-                                c.shared_bytes}),
+                                c.shared_bytes, c.fixed_cuts}),
         out_(c.n_tokens(), c.cols(), c.form),
         q_(to_device(host.q)),
         k_(to_device(host.k)),

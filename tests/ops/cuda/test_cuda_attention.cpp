@@ -139,6 +139,22 @@ TEST_F(CudaAttention, PiecesOfManyPages) {
   expect_right(one);
 }
 
+TEST_F(CudaAttention, EveryNumberOfSequences) {
+  for (const bool fixed : {false, true}) {
+    for (const int32_t n : {3, 8, 20, 64, 70}) {
+      for (const int32_t dim : {64, 112}) {
+        Case c;
+        c.head_dim = dim;
+        c.kv_of_head = groups(2, 2);
+        c.fixed_cuts = fixed;
+        c.parts.clear();
+        for (int32_t i = 0; i < n; ++i) c.parts.push_back({i * i % 1500 + i, 1});
+        expect_right(c);
+      }
+    }
+  }
+}
+
 TEST_F(CudaAttention, EveryCacheType) {
   for (const CudaKvType type : {CudaKvType::f32, CudaKvType::f16, CudaKvType::q8_0}) {
     for (const int32_t dim : {64, 80, 128, 256}) {
@@ -272,6 +288,7 @@ TEST_F(CudaAttention, ARowsBitsDependOnItsSequenceAlone) {
     Case alone;
     alone.head_dim = dim;
     alone.type = type;
+    alone.fixed_cuts = true;
     alone.parts = {{777, 1}};
     const Outcome first = run(alone, make_host(alone));
     EXPECT_EQ(first.out, run(alone, make_host(alone)).out) << "repeated";

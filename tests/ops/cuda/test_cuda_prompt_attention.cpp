@@ -141,6 +141,8 @@ TEST_F(CudaPromptAttention, FewTokensDeepInAContext) {
         c.kv_of_head = groups(2, 3);
         c.window = window;
         expect_right(c);
+        c.fixed_cuts = true;
+        expect_right(c);
       }
     }
   }
@@ -149,9 +151,12 @@ TEST_F(CudaPromptAttention, FewTokensDeepInAContext) {
 TEST_F(CudaPromptAttention, BesideSequencesOfOneToken) {
   for (const int32_t dim : {64, 112, 128}) {
     const std::vector<Part> parts = {{5, 1}, {1200, 1}, {0, 100}, {777, 1}, {64, 30}, {3, 1}};
-    const Case c = prompt(parts, dim);
+    Case c = prompt(parts, dim);
+    expect_right(c);
+    c.fixed_cuts = true;
     expect_right(c);
     Case alone = prompt({{777, 1}}, dim);
+    alone.fixed_cuts = true;
     const std::vector<float> one = run(alone, make_host(alone)).out;
     const std::vector<float> all = run(c, make_host(c)).out;
     const auto at = all.begin() + 102 * static_cast<std::ptrdiff_t>(one.size());
@@ -241,6 +246,7 @@ TEST_F(CudaPromptAttention, RecordsAreWhatFillingMakes) {
 TEST_F(CudaPromptAttention, ARowsBitsDependOnItsSequenceAlone) {
   for (const CudaKvType type : {CudaKvType::f16, CudaKvType::q8_0}) {
     Case alone = prompt({{177, 90}}, 128, type);
+    alone.fixed_cuts = true;
     const std::vector<float> first = run(alone, make_host(alone)).out;
     EXPECT_EQ(first, run(alone, make_host(alone)).out) << "repeated";
     Case among = alone;
