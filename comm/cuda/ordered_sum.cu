@@ -12,7 +12,7 @@ constexpr int64_t kMostBlocks = 1024;
 
 /// Thread map: a thread has the columns t, t + all threads, …; reads every part once, writes the sum once.
 __global__ __launch_bounds__(kThreads) void add_parts_kernel(float* sum, const float* parts, int n_ranks,
-                                                            int64_t n) {
+                                                             int64_t n) {
   const int64_t first = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   for (int64_t i = first; i < n; i += int64_t{gridDim.x} * kThreads) {
     float total = 0;
