@@ -20,13 +20,16 @@ GpuBackend make_gpu_backend(const GpuRequest& request, Communicator& communicato
   options.device = placement.gpu.device;
   options.rank = communicator.rank();
   options.graphs = request.graphs;
+  options.deterministic = request.deterministic;
   options.mem_fraction = request.mem_fraction;
   out.gpu = placement.gpu;
   std::vector<std::unique_ptr<cuda::DeviceCollective>> ways;
   for (const std::string& comm : request.comms) {
     const auto n_bytes =
         static_cast<size_t>(cuda::exchange_window_bytes(communicator.size(), request.n_embd));
-    cuda::CollectiveChoice choice = cuda::make_collective(cuda::parse_comm_kind(comm), communicator, n_bytes);
+    const auto order = request.deterministic ? cuda::SumOrder::ranked : cuda::SumOrder::any;
+    cuda::CollectiveChoice choice =
+        cuda::make_collective(cuda::parse_comm_kind(comm), communicator, n_bytes, order);
     ways.push_back(std::move(choice.collective));
     out.way_names.emplace_back(ways.back()->name());
     if (communicator.size() > 1) out.lines.push_back("all-reduce: " + choice.reason);

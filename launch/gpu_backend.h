@@ -18,6 +18,7 @@ struct GpuRequest {
   bool can_be_silent = false;                 ///< exchanges can be left out, for measurements
   bool allow_share = false;                   ///< --allow-share: ranks may share a GPU
   bool graphs = true;                         ///< --graphs
+  bool deterministic = false;                 ///< --deterministic
   double mem_fraction = 0.95;                 ///< --mem-fraction
   int64_t n_embd = 0;                         ///< width of what ranks exchange
 };

@@ -109,6 +109,8 @@ void add_model_options(OptionParser& parser, ModelOptions& options, bool several
   parser.add_number("mem-fraction", options.mem_fraction, 0.01, 1,
                     "share of a GPU's memory that may be used");
   parser.add_choice("graphs", options.graphs, {"on", "off"}, "steps of few tokens as CUDA graphs");
+  parser.add_flag("deterministic", options.deterministic,
+                  "GPUs: one rank count gives the same bits by every --comm, with graphs or without");
   parser.add_integer("threads,t", options.n_threads, 0, kMostThreads,
                      "threads of each rank; 0: its share of the cores");
   parser.add_integer("ctx-size,c", options.n_ctx, 0, kMostPositions,
@@ -119,6 +121,8 @@ void add_model_options(OptionParser& parser, ModelOptions& options, bool several
                     "type of the cached keys; q8_0 on GPUs only");
   parser.add_choice("cache-type-v,ctv", options.cache_type_v, {"f16", "f32", "q8_0"},
                     "type of the cached values; as the keys'");
+  parser.add_integer("verify-ranks", options.verify_ranks, 0, kMostTokens,
+                     "compare the tokens of all ranks every so many steps; 0: never");
   parser.add_choice("progress", options.progress, {"auto", "on", "off"}, "a bar while loading");
 }
 

@@ -22,6 +22,8 @@ struct ModelOptions {
   bool allow_share = false;          ///< --allow-share: ranks may share a GPU
   double mem_fraction = 0.95;        ///< --mem-fraction: of a GPU's memory that may be used
   std::string graphs = "on";         ///< --graphs on|off: steps of few tokens as CUDA graphs
+  int verify_ranks = 0;  ///< --verify-ranks: steps between comparisons of the ranks' tokens; 0: none
+  bool deterministic = false;        ///< --deterministic: the same bits by every --comm and --graphs, in any batch
   int n_threads = 0;                 ///< -t: threads of each rank; 0: its share of the cores
   int n_ctx = 0;                     ///< -c: positions of a sequence; 0: the model's own, at most 4096
   int n_batch = 512;                 ///< -b: prompt tokens in one step

@@ -1,6 +1,7 @@
 #include "launch/session.h"
 
 #include <fmt/format.h>
+#include <spdlog/spdlog.h>
 
 #include <cerrno>
 #include <chrono>
@@ -59,7 +60,9 @@ SessionOptions session_options(const ModelOptions& model) {
   options.gpu.allow_share = model.allow_share;
   options.gpu.mem_fraction = model.mem_fraction;
   options.gpu.graphs = model.graphs == "on";
+  options.gpu.deterministic = model.deterministic;
   options.n_threads = model.n_threads;
+  options.verify_every = model.verify_ranks;
   options.context_tokens = model.n_ctx;
   options.batch_tokens = model.n_batch;
   options.cache_type = model.cache_type_k == "f32"    ? CacheType::f32
@@ -122,6 +125,7 @@ Session::Session(const SessionOptions& options, Communicator& communicator)
   engine_options_.context_tokens =
       options.context_tokens > 0 ? options.context_tokens : std::min(config_.n_ctx_train, kDefaultContext);
   engine_options_.batch_tokens = options.batch_tokens;
+  engine_options_.verify_every = options.verify_every;
   engine_options_.max_sequences = options.n_sequences;
   engine_options_.share_prefixes = options.share_prefixes;
 
@@ -136,6 +140,14 @@ Session::Session(const SessionOptions& options, Communicator& communicator)
                                    options.on_progress);
   engine_ = std::make_unique<Engine>(*model_, engine_options_);
   load_seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+Session::~Session() {
+  if (!engine_ || model_->communicator().rank() != 0) return;
+  const RankVerifier& verifier = engine_->verifier();
+  if (verifier.n_steps() == 0) return;
+  spdlog::info("all {} ranks chose the same {} tokens in {} steps", model_->communicator().size(),
+               verifier.n_tokens(), verifier.n_steps());
 }
 
 }  // namespace tandem

@@ -27,6 +27,7 @@ struct SessionOptions {
   int64_t context_tokens = 0;  ///< of one sequence; 0: the model's own, at most kDefaultContext
   int64_t n_sequences = 1;     ///< at once; the cache holds the context of each
   int64_t batch_tokens = 512;
+  int64_t verify_every = 0;  ///< steps between comparisons of the ranks' tokens; 0: none
   CacheType cache_type = CacheType::f16;
   bool share_prefixes = true;  ///< see EngineOptions
   int64_t cache_tokens = 0;  ///< of all sequences together; 0: n_sequences whole contexts
@@ -47,6 +48,7 @@ class Session {
  public:
   /// Collective. Throws what opening, tokenizer and loading throw.
   Session(const SessionOptions& options, Communicator& communicator);
+  ~Session();
 
   const GgufFile& file() const { return file_; }
   const ModelConfig& config() const { return config_; }

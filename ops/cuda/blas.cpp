@@ -1,6 +1,5 @@
 #include "ops/cuda/blas.h"
 
-#if __has_include(<cublasLt.h>)
 #include <array>
 #include <map>
 
@@ -130,15 +129,3 @@ std::unique_ptr<Blas> Blas::open(std::string& why_not) {
 }
 
 }  // namespace tandem::cuda
-
-#else
-
-namespace tandem::cuda {
-
-std::unique_ptr<Blas> Blas::open(std::string& why_not) {
-  why_not = "built without cublasLt.h";
-  return nullptr;
-}
-
-}  // namespace tandem::cuda
-#endif
