@@ -30,6 +30,7 @@ class NcclCollective final : public DeviceCollective {
   std::string_view name() const override { return "nccl"; }
   bool capturable() const override { return true; }
   void all_reduce(float* partial, int64_t n, cudaStream_t stream) override;
+  void all_gather(const std::byte* mine, std::byte* all, size_t n_bytes, cudaStream_t stream) override;
   std::span<std::byte* const> windows() const override { return {}; }
   size_t window_bytes() const override { return 0; }
   void check_health() override;
@@ -63,6 +64,13 @@ void NcclCollective::all_reduce(float* partial, int64_t n, cudaStream_t stream) 
       nccl.all_reduce(partial, partial, static_cast<size_t>(n), ncclFloat32, ncclSum, comm_, stream);
   if (status != ncclSuccess) [[unlikely]]
     fail(nccl.fault_of(status, "ncclAllReduce", comm_));
+}
+
+void NcclCollective::all_gather(const std::byte* mine, std::byte* all, size_t n_bytes, cudaStream_t stream) {
+  const NcclLibrary& nccl = nccl_library();
+  const ncclResult_t status = nccl.all_gather(mine, all, n_bytes, ncclInt8, comm_, stream);
+  if (status != ncclSuccess) [[unlikely]]
+    fail(nccl.fault_of(status, "ncclAllGather", comm_));
 }
 
 void NcclCollective::check_health() {

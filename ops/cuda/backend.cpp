@@ -15,6 +15,7 @@
 #include "ops/cuda/graph.h"
 #include "ops/cuda/norm.h"
 #include "ops/cuda/router.h"
+#include "ops/cuda/sampling.h"
 #include "ops/cuda/step_buffer.h"
 #include "ops/cuda/workspace.h"
 
@@ -23,15 +24,25 @@ namespace cuda {
 namespace {
 
 /// Steps of one token of each of at most this many sequences are recorded.
-constexpr int64_t kGraphTokens = 8;
+constexpr int64_t kGraphTokens = 64;
 /// Tokens whose partial rows the GEMV itself sends to the peers.
 constexpr int64_t kSendTokens = 8;
+/// Sequences of a step.
+constexpr int64_t kMostRows = 256;
 
 Epilogue epilogue_of(Gate gate) {
   return gate == Gate::swiglu ? Epilogue::swiglu : Epilogue::geglu;
 }
 
-class CudaBackend final : public Backend {
+/// What a recorded step's launches depend on.
+struct StepKind {
+  int64_t n_tokens = 0;
+  size_t n_samples = 0;
+  bool from_all = false;
+  auto operator<=>(const StepKind&) const = default;
+};
+
+class CudaBackend final : public Backend, public TokenSampler {
  public:
   CudaBackend(const CudaBackendOptions& options, std::unique_ptr<DeviceCollective> collective)
       : options_(options), collective_(std::move(collective)), not_finite_(1) {
@@ -84,6 +95,21 @@ class CudaBackend final : public Backend {
   std::span<const float> head(std::span<const int64_t> outputs, const Vector& norm, float eps,
                               const Matrix& head) override;
 
+  TokenSampler* token_sampler() override { return this; }
+  /// Where the host takes part in every exchange nothing can be launched ahead.
+  int lookahead() const override { return collective_ == nullptr || collective_->capturable() ? 1 : 0; }
+  void open_sampling(const SamplingShape& shape) override {
+    n_vocab_ = shape.vocab.back().end;
+    sampler_.emplace(shape, options_.rank, collective_.get(), std::min<int64_t>(shape_.max_tokens, kMostRows));
+    sample_input_.reset(sampler_->pass_rows());
+  }
+  void admit(int32_t slot, const sampling::Chain& chain, std::span<const sampling::Bias> bias,
+             std::span<const int32_t> history) override {
+    sampler_->admit(slot, chain, bias, history, stream_.get());
+  }
+  void sample(const Vector& norm, float eps, const Matrix& head) override;
+  std::vector<int32_t> collect() override;
+
   size_t weight_bytes() const override { return weight_bytes_; }
   size_t cache_bytes() const override { return cache_ ? cache_->bytes() : 0; }
   size_t workspace_bytes() const override;
@@ -99,6 +125,7 @@ class CudaBackend final : public Backend {
   void products(std::span<const GemvOperand> parts, ActivationSet& x);
   void partial_product(const Matrix& weight, ActivationSet& x);
   PeerWindows peer_windows(uint32_t number) const;
+  PeerWindows sampling_windows(uint32_t number) const;
   void gate_rows(const DeviceMatrix& gate, const DeviceMatrix& up, Gate kind);
   void expert_gate(std::span<const GemvOperand> gated, Gate kind, GemvOptions options);
   const std::byte* const* expert_table(std::span<const std::unique_ptr<Matrix>> experts);
@@ -126,7 +153,11 @@ class CudaBackend final : public Backend {
   uint32_t n_exchanges_ = 0;     // of this step, so far
   bool follows_kernel_ = false;  // the stream's last launch was a kernel of ours
   bool sent_ = false;            // this exchange's partial rows are on their way already
-  std::map<int64_t, Recording> recordings_;  // by number of tokens
+  std::optional<DeviceSampler> sampler_;     // goes after the graphs
+  size_t n_samples_ = 0;                     // of this step
+  bool from_all_ = false;                    // one of them needs all logits
+  int64_t n_vocab_ = 0;                      // of all ranks
+  std::map<StepKind, Recording> recordings_;
   DeviceBuffer<float> residual_;             // (max_tokens, n_embd)
   DeviceBuffer<float> partial_;              // (max_tokens, n_embd)
   DeviceBuffer<float> q_, k_, v_;            // (max_tokens, local heads · head_dim)
@@ -137,6 +168,7 @@ class CudaBackend final : public Backend {
   DeviceBuffer<float> chosen_weight_;  // (max_tokens, n_experts_used)
   std::map<const void*, DeviceBuffer<const std::byte*>> expert_tables_;
   DeviceBuffer<int32_t> counting_;  // 0, 1, 2 …
+  ActivationSet sample_input_;
   ActivationSet head_input_;
   int64_t head_rows_ = 0;               // what the next three are made for
   DeviceBuffer<int32_t> head_outputs_;  // (head_rows)
@@ -175,7 +207,7 @@ void CudaBackend::allocate(const BackendShape& shape) {
   counting_ = DeviceBuffer<int32_t>(counting.size());
   check(cudaMemcpy(counting_.data(), counting.data(), counting_.bytes(), cudaMemcpyHostToDevice));
   few_.emplace(std::min(n, kGraphTokens), std::min(n, kGraphTokens), shape.n_pages, ropes_);
-  many_.emplace(n, std::min<int64_t>(n, 256), shape.n_pages, ropes_);
+  many_.emplace(n, std::min(n, kMostRows), shape.n_pages, ropes_);
   cache_.emplace(shape.n_layers, static_cast<int32_t>(shape.n_kv_heads), static_cast<int32_t>(shape.head_dim),
                  cache_type_of(shape.cache_type), shape.n_pages);
   scratch_.emplace(attention_shape(shape_));
@@ -185,27 +217,31 @@ void CudaBackend::allocate(const BackendShape& shape) {
 size_t CudaBackend::workspace_bytes() const {
   return residual_.bytes() + partial_.bytes() + q_.bytes() + k_.bytes() + v_.bytes() + gate_.bytes() +
          up_.bytes() + normed_.bytes() + attended_.bytes() + hidden_.bytes() + head_input_.bytes() +
-         logits_.bytes() + (few_ ? few_->bytes() + many_->bytes() : 0) + (scratch_ ? scratch_->bytes() : 0);
+         logits_.bytes() + (few_ ? few_->bytes() + many_->bytes() : 0) + (scratch_ ? scratch_->bytes() : 0) +
+         (sampler_ ? sampler_->bytes() : 0);
 }
 
 void CudaBackend::run_step(const StepBatch& batch, const std::function<void()>& verbs) {
   n_tokens_ = static_cast<int64_t>(batch.tokens.size());
   one_each_ = batch.sequences.size() == batch.tokens.size();
+  n_samples_ = batch.samples.size();
+  from_all_ = batch.from_all;
   const bool recorded = options_.graphs && one_each_ && few_->holds(batch) &&
+                        (n_samples_ == 0 || n_samples_ == batch.tokens.size()) &&
                         (collective_ == nullptr || collective_->capturable());
   step_ = recorded ? &*few_ : &*many_;
-  step_->upload(batch, next_number_, stream_.get());
+  step_->upload(batch, next_number_, sampler_ ? sampler_->host_offset() : 0, stream_.get());
   n_exchanges_ = 0;
-  if (recorded) {
-    n_exchanges_ = recordings_[n_tokens_].run(stream_, [&] {
-      n_exchanges_ = 0;
-      verbs();
-      return n_exchanges_;
-    });
-  } else {
+  const auto run = [&] {
+    n_exchanges_ = 0;
+    if (sampler_) sampler_->resolve(step_->view(), n_tokens_, stream_.get());
     verbs();
-  }
+    return n_exchanges_;
+  };
+  const StepKind kind{n_tokens_, n_samples_, from_all_};
+  n_exchanges_ = recorded ? recordings_[kind].run(stream_, run) : run();
   next_number_ += n_exchanges_;
+  if (n_samples_ > 0) sampler_->launched(static_cast<int64_t>(n_samples_), stream_.get());
 }
 
 void CudaBackend::embed(const Matrix& table, Range vocab, float scale, const NormSpec& norm) {
@@ -280,6 +316,15 @@ PeerWindows CudaBackend::peer_windows(uint32_t number) const {
   peers.slot_bytes = exchange_slot_bytes(shape_.n_embd);
   peers.number_base = step_->number_base();
   peers.number = number;
+  return peers;
+}
+
+/// The same exchanges, in the part of the windows that is kept for sampling.
+PeerWindows CudaBackend::sampling_windows(uint32_t number) const {
+  PeerWindows peers = peer_windows(number);
+  for (int r = 0; r < peers.n_ranks; ++r)
+    peers.windows[r] += sampling_window_offset(peers.n_ranks, shape_.n_embd);
+  peers.slot_bytes = sampling_slot_bytes(n_vocab_);
   return peers;
 }
 
@@ -433,6 +478,41 @@ void CudaBackend::check_finite() {
   if (*static_cast<volatile uint32_t*>(not_finite_.data()) == 0) return;
   throw Error(ExitCode::bad_data, "the model's values are no longer finite numbers, or exceed the f16 cache",
               "use --cache-type-k f32 --cache-type-v f32; if that doesn't help, the file may be damaged");
+}
+
+void CudaBackend::sample(const Vector& norm, float eps, const Matrix& head) {
+  require(sampler_.has_value(), "sampling was not opened");
+  const DeviceMatrix& matrix = on_device(head);
+  CudaActivations& input = sample_input_.get(matrix.form(), {0, shape_.n_embd});
+  const auto n_all = static_cast<int64_t>(n_samples_);
+  for (int64_t first = 0; first < n_all; first += sampler_->pass_rows()) {
+    const int64_t n = std::min(sampler_->pass_rows(), n_all - first);
+    AddNorm what;
+    what.n_cols = shape_.n_embd;
+    what.residual = residual_.data();
+    what.weight = on_device(&norm);
+    what.eps = eps;
+    what.not_finite = not_finite_.data();
+    what.rows = step_->view().outputs + first;
+    what.out[0] = &input;
+    add_norm(what, n, early(), stream_.get());
+    const GemvOperand part{&matrix, nullptr, sampler_->logits(), sampler_->stride(), nullptr};
+    if (matrix.n_rows() > 0) gemv({&part, 1}, input, n, {Epilogue::none, early()}, stream_.get());
+    DeviceSampler::Pass pass{&step_->view(), step_->host_offset(), first, n, from_all_, options_.early, {}};
+    pass.next_exchange = [&] { return sampling_windows(n_exchanges_++); };
+    sampler_->choose(pass, stream_.get());
+  }
+}
+
+std::vector<int32_t> CudaBackend::collect() {
+  std::vector<int32_t> tokens = sampler_->collect();
+  if (collective_) collective_->check_health();
+  check_finite();
+  if (std::find(tokens.begin(), tokens.end(), sampling::kNoToken) != tokens.end()) {
+    throw Error(ExitCode::bad_data, "no token has a finite score",
+                "the file may be damaged, or a bias excludes every token");
+  }
+  return tokens;
 }
 
 std::span<const float> CudaBackend::head(std::span<const int64_t> outputs, const Vector& norm, float eps,

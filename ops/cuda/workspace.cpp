@@ -2,6 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
+#include "ops/cuda/sampling_kernels.h"
+
 namespace tandem::cuda {
 
 CudaKvType cache_type_of(CacheType type) {
@@ -25,7 +29,8 @@ size_t workspace_bytes_of(const BackendShape& shape, int n_multiprocessors) {
   const int64_t floats = 2 * shape.n_embd + heads + 2 * shape.n_kv_heads * shape.head_dim + 2 * shape.n_ff;
   const int64_t forms = shape.n_embd + heads + shape.n_ff;
   constexpr int64_t kFormBytes = 4;  // a value, in the forms that a model's formats ask for
-  return static_cast<size_t>(shape.max_tokens * (4 * floats + kFormBytes * forms)) +
+  const int64_t sampling = std::min(shape.max_tokens, kSampleRows) * shape.n_vocab * 8;  // logits and counts
+  return static_cast<size_t>(shape.max_tokens * (4 * floats + kFormBytes * forms) + sampling) +
          attention_scratch_bytes(attention_shape(shape), n_multiprocessors);
 }
 
