@@ -41,8 +41,8 @@ class TokenSampler {
                      std::span<const int32_t> history) = 0;
   /// The verb: head and choice of the step's samples.
   virtual void sample(const Vector& norm, float eps, const Matrix& head) = 0;
-  /// Waits for the oldest launched step with samples that was not collected; its tokens in their order. Throws
-  /// Error(bad_data) where no token had a finite score or the step's values were not finite.
+  /// Waits for the oldest launched step with samples that was not collected; its tokens in their order.
+  /// Throws Error(bad_data) where no token had a finite score or the step's values were not finite.
   virtual std::vector<int32_t> collect() = 0;
 };
 

@@ -1,11 +1,11 @@
-// The sampling chain as a team of threads walks it: bias and penalties, top-k, top-p, min-p, temperature, draw;
-// the same tokens as runtime/engine/sampler.cpp, from the same logits. On a GPU the team is a block
+// The sampling chain as a team of threads walks it: bias and penalties, top-k, top-p, min-p, temperature,
+// draw; the same tokens as runtime/engine/sampler.cpp, from the same logits. On a GPU the team is a block
 // (ops/cuda/sampling.cu); tests walk it with one thread. Nothing here is approximate: sums are integers, and
 // where few candidates do not decide, all logits do.
 //
 // A Team has rank() and size() of its threads; sync(); add(p, v) and take(p), atomic on shared or device
-// memory; best(key) and sum(v) over the team, returned to every thread; before(v), the sum over the threads of
-// lower rank; and what sampling_math.h asks of a Math. Every thread of the team calls every function here.
+// memory; best(key) and sum(v) over the team, returned to every thread; before(v), the sum over the threads
+// of lower rank; and what sampling_math.h asks of a Math. Every thread of the team calls every function here.
 #pragma once
 
 #include <cstdint>
@@ -95,9 +95,10 @@ struct Segments {
   }
 };
 
-/// Adds bias and penalties to the logits of the ids [begin, end): this team alone touches them. logits, counts:
-/// of the shard, element 0 is of first_id; counts are zero before and after. bias: (n_bias), sorted by token,
-/// those of one token in their order. ring: (kHistoryTokens). n_before: tokens of the sequence so far.
+/// Adds bias and penalties to the logits of the ids [begin, end): this team alone touches them. logits,
+/// counts: of the shard, element 0 is of first_id; counts are zero before and after. bias: (n_bias), sorted
+/// by token, those of one token in their order. ring: (kHistoryTokens). n_before: tokens of the sequence so
+/// far.
 template <class Team>
 constexpr void adjust(const Team& team, const Chain& chain, const Bias* bias, const int32_t* ring,
                       int64_t n_before, int32_t begin, int32_t end, int32_t first_id, float* logits,
@@ -133,8 +134,7 @@ constexpr void adjust(const Team& team, const Chain& chain, const Bias* bias, co
 template <class Team>
 constexpr Key drawn_key(const Chain& chain, uint64_t position, float floor, float logit, int32_t id) {
   if (logit < floor) return kNoKey;
-  const float score =
-      Team::fma(logit, chain.inverse_temperature, noise_of<Team>(chain.seed, position, id));
+  const float score = Team::fma(logit, chain.inverse_temperature, noise_of<Team>(chain.seed, position, id));
   return is_chosen_from(score) ? key_of(score, id) : kNoKey;
 }
 
@@ -176,7 +176,7 @@ constexpr void sort_pool(const Team& team, Workspace& work, int n) {
 
 /// Where a running sum first reaches what is wanted.
 struct Crossing {
-  int index = 0;      ///< as many as there are values: it never does
+  int index = 0;       ///< as many as there are values: it never does
   int64_t before = 0;  ///< the sum in front of it
   int64_t total = 0;
 };
@@ -235,8 +235,8 @@ class Selection {
   constexpr Cut run(Wanted wanted) {
     const auto everyone = [](Key, int) { return true; };
     fill_bins(everyone, [](Key, int bin) { return bin; });
-    const Crossing crossing =
-        find_crossing(team_, work_, kBins, 0, [&](int i) { return work_.bins[i]; }, wanted);
+    const Crossing crossing = find_crossing(
+        team_, work_, kBins, 0, [&](int i) { return work_.bins[i]; }, wanted);
     const int bin = crossing.index;
     if (bin == kBins) return {limit_, -1};
     const double goal = wanted(crossing.total);
@@ -354,14 +354,16 @@ inline constexpr int32_t kNoToken = -1;  ///< no token has a finite score
 
 /// The token, from the ranks' candidates in pool[0 … n); kNoKey among them counts for nothing.
 template <class Team>
-constexpr int32_t choose_among(const Team& team, Workspace& work, const Chain& chain, uint64_t position, int n) {
+constexpr int32_t choose_among(const Team& team, Workspace& work, const Chain& chain, uint64_t position,
+                               int n) {
   sort_pool(team, work, n);
   const Key first = work.pool[0];
   if (!is_finite_score(first)) return kNoToken;
   if (chain.road != Road::candidates) return id_of(first);
   const float max = score_of(first);
   int64_t n_kept = 0;
-  for (int i = team.rank(); i < n && i < chain.top_k; i += team.size()) n_kept += work.pool[i] != kNoKey ? 1 : 0;
+  for (int i = team.rank(); i < n && i < chain.top_k; i += team.size())
+    n_kept += work.pool[i] != kNoKey ? 1 : 0;
   n = static_cast<int>(team.sum(n_kept));
   if (chain.top_p < 1.0F) {
     const auto weight = [&](int i) { return weight_of<Team>(score_of(work.pool[i]), max); };
@@ -373,8 +375,7 @@ constexpr int32_t choose_among(const Team& team, Workspace& work, const Chain& c
   const float floor = Team::add(max, chain.log_min_p);
   Key best = kNoKey;
   for (int i = team.rank(); i < n; i += team.size()) {
-    const Key key =
-        drawn_key<Team>(chain, position, floor, score_of(work.pool[i]), id_of(work.pool[i]));
+    const Key key = drawn_key<Team>(chain, position, floor, score_of(work.pool[i]), id_of(work.pool[i]));
     if (key > best) best = key;
   }
   best = team.best(best);

@@ -100,7 +100,8 @@ class CudaBackend final : public Backend, public TokenSampler {
   int lookahead() const override { return collective_ == nullptr || collective_->capturable() ? 1 : 0; }
   void open_sampling(const SamplingShape& shape) override {
     n_vocab_ = shape.vocab.back().end;
-    sampler_.emplace(shape, options_.rank, collective_.get(), std::min<int64_t>(shape_.max_tokens, kMostRows));
+    sampler_.emplace(shape, options_.rank, collective_.get(),
+                     std::min<int64_t>(shape_.max_tokens, kMostRows));
     sample_input_.reset(sampler_->pass_rows());
   }
   void admit(int32_t slot, const sampling::Chain& chain, std::span<const sampling::Bias> bias,
@@ -153,15 +154,15 @@ class CudaBackend final : public Backend, public TokenSampler {
   uint32_t n_exchanges_ = 0;     // of this step, so far
   bool follows_kernel_ = false;  // the stream's last launch was a kernel of ours
   bool sent_ = false;            // this exchange's partial rows are on their way already
-  std::optional<DeviceSampler> sampler_;     // goes after the graphs
-  size_t n_samples_ = 0;                     // of this step
-  bool from_all_ = false;                    // one of them needs all logits
-  int64_t n_vocab_ = 0;                      // of all ranks
+  std::optional<DeviceSampler> sampler_;  // goes after the graphs
+  size_t n_samples_ = 0;                  // of this step
+  bool from_all_ = false;                 // one of them needs all logits
+  int64_t n_vocab_ = 0;                   // of all ranks
   std::map<StepKind, Recording> recordings_;
-  DeviceBuffer<float> residual_;             // (max_tokens, n_embd)
-  DeviceBuffer<float> partial_;              // (max_tokens, n_embd)
-  DeviceBuffer<float> q_, k_, v_;            // (max_tokens, local heads · head_dim)
-  DeviceBuffer<float> gate_, up_;            // (max_tokens, n_ff)
+  DeviceBuffer<float> residual_;   // (max_tokens, n_embd)
+  DeviceBuffer<float> partial_;    // (max_tokens, n_embd)
+  DeviceBuffer<float> q_, k_, v_;  // (max_tokens, local heads · head_dim)
+  DeviceBuffer<float> gate_, up_;  // (max_tokens, n_ff)
   ActivationSet normed_, attended_, hidden_;
   DeviceBuffer<float> router_logits_;  // (max_tokens, kMaxRouterExperts)
   DeviceBuffer<int32_t> chosen_;       // (max_tokens, n_experts_used)

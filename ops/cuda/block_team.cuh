@@ -1,5 +1,5 @@
-// A block of threads as a team of ops/core/sampling_chain.h. Host passes of the compiler see functions without
-// bodies: the chain is one text for both sides.
+// A block of threads as a team of ops/core/sampling_chain.h. Host passes of the compiler see functions
+// without bodies: the chain is one text for both sides.
 #pragma once
 
 #include <cstdint>
@@ -123,7 +123,9 @@ class BlockTeam {
 
  private:
 #ifdef __CUDA_ARCH__
-  __device__ static sampling::Key larger(sampling::Key a, sampling::Key b) { return a > b ? a : b; }
+  __device__ static sampling::Key larger(sampling::Key a, sampling::Key b) {
+    return a > b ? a : b;
+  }
   __device__ static sampling::Key shuffled(sampling::Key key, int distance) {
     return __shfl_xor_sync(~0U, static_cast<unsigned long long>(key), distance);
   }

@@ -22,8 +22,8 @@ inline constexpr int64_t kPacketBytes = 8;
 constexpr int64_t exchange_slot_bytes(int64_t n_cols) {
   return kExchangeTokens * n_cols * kPacketBytes;
 }
-/// Behind those sets the window holds two sets of slots for sampling (sampling.h), used in turns with the same
-/// numbers: candidates of some rows, or all logits of one at least.
+/// Behind those sets the window holds two sets of slots for sampling (sampling.h), used in turns with the
+/// same numbers: candidates of some rows, or all logits of one at least.
 constexpr int64_t sampling_slot_bytes(int64_t n_vocab) {
   constexpr int64_t kCandidates = 128 << 10;
   const int64_t n_bytes = (n_vocab * kPacketBytes + 255) / 256 * 256;

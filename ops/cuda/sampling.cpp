@@ -36,6 +36,7 @@ DeviceSampler::DeviceSampler(const SamplingShape& shape, int rank, DeviceCollect
   logits_ = DeviceBuffer<float>(static_cast<size_t>(pass_rows_ * stride_));
   counts_ = zeroed<int32_t>(pass_rows_ * stride_);
   bests_ = DeviceBuffer<sampling::Key>(static_cast<size_t>(pass_rows_ * ceil_div(stride_, kSliceTokens)));
+  if (n_ranks > 1) all_logits_ = DeviceBuffer<float>(static_cast<size_t>(n_ranks * pass_rows_ * stride_));
   if (n_ranks > 1 && !has_windows_) {
     mine_ = zeroed<sampling::Key>(pass_rows_ * kMostCandidates);
     all_ = DeviceBuffer<sampling::Key>(static_cast<size_t>(n_ranks * pass_rows_ * kMostCandidates));
@@ -131,11 +132,6 @@ void DeviceSampler::choose(const Pass& pass, cudaStream_t stream) {
 
 /// All ranks' logits of the pass to all_logits.
 void DeviceSampler::gather_all(SampleArgs& args, const Pass& pass, cudaStream_t stream) {
-  if (all_logits_.size() == 0) {  // such a step runs once before it is recorded
-    all_logits_ =
-        DeviceBuffer<float>(static_cast<size_t>(args.n_ranks * pass_rows_) * static_cast<size_t>(stride_));
-    args.all_logits = all_logits_.data();
-  }
   if (!has_windows_) {
     const auto n_bytes = static_cast<size_t>(pass.n_rows * stride_) * sizeof(float);
     collective_->all_gather(reinterpret_cast<const std::byte*>(logits_.data()),

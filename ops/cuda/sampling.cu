@@ -42,7 +42,8 @@ __global__ void resolve_kernel(const __grid_constant__ ResolveArgs args) {
   }
   const int64_t later = t + sampling::kHistoryTokens;  // would have the same place
   if (later < args.n_tokens && args.sequences[later] == sequence) return;
-  args.slots.history[int64_t{slot} * sampling::kHistoryTokens + args.positions[t] % sampling::kHistoryTokens] =
+  args.slots
+      .history[int64_t{slot} * sampling::kHistoryTokens + args.positions[t] % sampling::kHistoryTokens] =
       token;
 }
 
@@ -74,8 +75,8 @@ __device__ inline int candidates_of(const Chain& chain) {
 }
 
 /// This rank's candidates of a row to pool[0 … returned).
-__device__ inline int find_candidates(const BlockTeam& team, sampling::Workspace& work, const SampleArgs& args,
-                                      const Chain& chain, int64_t row) {
+__device__ inline int find_candidates(const BlockTeam& team, sampling::Workspace& work,
+                                      const SampleArgs& args, const Chain& chain, int64_t row) {
   Key best = sampling::kNoKey;
   for (int i = team.rank(); i < args.n_slices; i += team.size()) {
     const Key key = args.bests[row * args.n_slices + i];
@@ -150,8 +151,7 @@ __global__ __launch_bounds__(kChooseThreads) void choose_kernel(const __grid_con
                                : args.all[(from * args.n_rows + row.row) * args.n_candidates + c];
     }
     team.sync();
-    const int32_t token =
-        sampling::choose_among(team, work, chain, static_cast<uint64_t>(row.position), n);
+    const int32_t token = sampling::choose_among(team, work, chain, static_cast<uint64_t>(row.position), n);
     if (rank == 0) hand_out(args, row, token);
   }
 }
@@ -209,10 +209,9 @@ __global__ __launch_bounds__(kChooseThreads) void choose_from_all_kernel(
   const auto rank = static_cast<int>(threadIdx.x);
   if (rank < args.n_ranks) {
     const float* own = args.logits + row.row * args.stride;
-    segments[rank] = {rank == args.rank
-                          ? own
-                          : args.all_logits + (rank * args.n_rows + row.row) * args.stride,
-                      args.n_of_rank[rank], args.first_of_rank[rank]};
+    segments[rank] = {
+        rank == args.rank ? own : args.all_logits + (rank * args.n_rows + row.row) * args.stride,
+        args.n_of_rank[rank], args.first_of_rank[rank]};
   }
   team.sync();
   const int32_t token = sampling::choose_from_all(team, work, chain, static_cast<uint64_t>(row.position),

@@ -69,18 +69,18 @@ class DeviceSampler {
   int64_t pass_rows_;
   int64_t stride_ = 0;  ///< the largest shard
   bool has_windows_ = false;
-  DeviceBuffer<sampling::Chain> chains_;  // (n_slots)
-  DeviceBuffer<sampling::Bias> bias_;     // (n_slots, kMostBias)
-  DeviceBuffer<int32_t> history_;         // (n_slots, kHistoryTokens)
-  DeviceBuffer<int32_t> sampled_;         // (n_slots)
-  DeviceBuffer<float> logits_;            // (pass_rows, stride)
-  DeviceBuffer<int32_t> counts_;          // (pass_rows, stride)
-  DeviceBuffer<sampling::Key> bests_;     // (pass_rows, slices)
-  DeviceBuffer<sampling::Key> mine_;      // (pass_rows, candidates)
-  DeviceBuffer<sampling::Key> all_;       // (n_ranks, pass_rows, candidates)
-  DeviceBuffer<float> all_logits_;        // (n_ranks, pass_rows, stride), made when first needed
-  PinnedBuffer<int32_t> host_tokens_;     // (kTurns, max_rows)
-  std::vector<Event> done_;               // (kTurns)
+  DeviceBuffer<sampling::Chain> chains_;              // (n_slots)
+  DeviceBuffer<sampling::Bias> bias_;                 // (n_slots, kMostBias)
+  DeviceBuffer<int32_t> history_;                     // (n_slots, kHistoryTokens)
+  DeviceBuffer<int32_t> sampled_;                     // (n_slots)
+  DeviceBuffer<float> logits_;                        // (pass_rows, stride)
+  DeviceBuffer<int32_t> counts_;                      // (pass_rows, stride)
+  DeviceBuffer<sampling::Key> bests_;                 // (pass_rows, slices)
+  DeviceBuffer<sampling::Key> mine_;                  // (pass_rows, candidates)
+  DeviceBuffer<sampling::Key> all_;                   // (n_ranks, pass_rows, candidates)
+  DeviceBuffer<float> all_logits_;                    // (n_ranks, pass_rows, stride)
+  PinnedBuffer<int32_t> host_tokens_;                 // (kTurns, max_rows)
+  std::vector<Event> done_;                           // (kTurns)
   std::deque<std::pair<size_t, int64_t>> in_flight_;  // turn and rows
   size_t turn_ = 0;
 };

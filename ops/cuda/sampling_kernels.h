@@ -55,9 +55,9 @@ struct SampleArgs {
   float* all_logits = nullptr;         // (n_ranks, n_rows, stride): gathered; the own rank's may be missing
   int64_t n_of_rank[kMaxSampleRanks] = {};
   int32_t first_of_rank[kMaxSampleRanks] = {};
-  int32_t* host_tokens = nullptr;           // (turns, room for a step's rows), page-locked
-  const uint32_t* host_offset = nullptr;    ///< on the device: where this step's begin
-  int64_t first_row = 0;                    ///< of this pass in the step
+  int32_t* host_tokens = nullptr;         // (turns, room for a step's rows), page-locked
+  const uint32_t* host_offset = nullptr;  ///< on the device: where this step's begin
+  int64_t first_row = 0;                  ///< of this pass in the step
 };
 
 /// Which halves of choosing from candidates a launch does; both: in one kernel.

@@ -35,8 +35,7 @@ std::optional<DeviceChain> device_chain(const SamplingParams& params, int n_rank
   chain.road = road_of(params, n_ranks);
   chain.greedy = params.greedy();
   chain.inverse_temperature = chain.greedy ? 1.0f : 1.0f / params.temperature;
-  chain.log_min_p =
-      params.min_p > 0.0f ? std::log(params.min_p) : -std::numeric_limits<float>::infinity();
+  chain.log_min_p = params.min_p > 0.0f ? std::log(params.min_p) : -std::numeric_limits<float>::infinity();
   chain.top_p = params.top_p;
   chain.top_k = params.top_k;
   chain.repeat_penalty = params.repeat_penalty;

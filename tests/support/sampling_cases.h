@@ -58,7 +58,8 @@ inline std::vector<SamplingCase> sampling_cases(int64_t n_vocab) {
     SamplingCase c{rows[row].first + " " + what, rows[row].second, params, {}, 1000 + cases.size()};
     c.params.seed = 0x9e3779b97f4a7c15u * cases.size();
     std::mt19937 random(static_cast<uint32_t>(cases.size()));
-    for (int i = 0; i < 300; ++i) c.history.push_back(static_cast<int32_t>(random() % 50 * random() % n_vocab));
+    for (int i = 0; i < 300; ++i)
+      c.history.push_back(static_cast<int32_t>(random() % 50 * random() % n_vocab));
     c.position = c.history.size();
     cases.push_back(std::move(c));
   };

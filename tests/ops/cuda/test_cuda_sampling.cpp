@@ -1,11 +1,12 @@
 // ops/cuda/sampling on a GPU against the host's sampler, token by token: every chain of
-// tests/support/sampling_cases.h, several rows at once, on one rank and on several that share the vocabulary (as
-// many threads and streams on this GPU) with packets in windows and with an all-gather. CudaSamplingPeers needs
-// kernels that run side by side: leave it out under tools that serialise them.
+// tests/support/sampling_cases.h, several rows at once, on one rank and on several that share the vocabulary
+// (as many threads and streams on this GPU) with packets in windows and with an all-gather. CudaSamplingPeers
+// needs kernels that run side by side: leave it out under tools that serialise them.
 #include "ops/cuda/sampling.h"
 
 #include <algorithm>
 #include <barrier>
+#include <cstdlib>
 #include <thread>
 
 #include "ops/cuda/peer_windows.h"
@@ -20,6 +21,9 @@ using test::SamplingCase;
 
 constexpr int64_t kVocab = 5003;
 constexpr int64_t kContext = 4096;
+
+/// A kernel that is loaded when first launched may have to wait for those that run, which may wait for it.
+const bool kLoadsAtOnce = setenv("CUDA_MODULE_LOADING", "EAGER", 1) == 0;
 
 enum class Way { windows, all_gather };
 
@@ -58,7 +62,8 @@ class ThreadCollective final : public DeviceCollective {
     shared_.barrier.arrive_and_wait();
   }
   std::span<std::byte* const> windows() const override {
-    return way_ == Way::windows ? std::span<std::byte* const>(shared_.windows) : std::span<std::byte* const>();
+    return way_ == Way::windows ? std::span<std::byte* const>(shared_.windows)
+                                : std::span<std::byte* const>();
   }
   size_t window_bytes() const override { return shared_.memory[0].bytes(); }
 
@@ -72,7 +77,10 @@ class ThreadCollective final : public DeviceCollective {
 class Rank {
  public:
   Rank(int rank, const std::vector<int64_t>& cuts, DeviceCollective* collective, int64_t max_rows)
-      : rank_(rank), collective_(collective), n_vocab_(cuts.back()), n_ranks_(static_cast<int>(cuts.size()) - 1) {
+      : rank_(rank),
+        collective_(collective),
+        n_vocab_(cuts.back()),
+        n_ranks_(static_cast<int>(cuts.size()) - 1) {
     SamplingShape shape;
     for (size_t r = 0; r + 1 < cuts.size(); ++r) shape.vocab.push_back({cuts[r], cuts[r + 1]});
     shape.n_slots = 300;
@@ -80,40 +88,51 @@ class Rank {
     sampler_.emplace(shape, rank, collective, max_rows);
   }
 
-  /// The tokens of the cases; slot of case i: 7 i mod 300.
   std::vector<int32_t> run(std::span<const SamplingCase> cases) {
+    prepare(cases);
+    return go(static_cast<int64_t>(cases.size()));
+  }
+
+  /// What a step needs in device memory; slot of case i: 7 i mod 300. No rank's kernels may wait meanwhile.
+  void prepare(std::span<const SamplingCase> cases) {
     std::vector<int32_t> counting;
     std::vector<int32_t> slots;
     std::vector<int32_t> positions;
-    bool from_all = false;
+    std::vector<float> rows;
+    from_all_ = false;
     for (size_t i = 0; i < cases.size(); ++i) {
       const std::optional<DeviceChain> slot = device_chain(cases[i].params, n_ranks_, kContext);
       EXPECT_TRUE(slot.has_value());
       counting.push_back(static_cast<int32_t>(i));
       slots.push_back(static_cast<int32_t>(7 * i % 300));
       positions.push_back(static_cast<int32_t>(cases[i].position) - 1);
-      from_all |= slot->chain.road == sampling::Road::everything;
+      from_all_ |= slot->chain.road == sampling::Road::everything;
+      rows.insert(rows.end(), cases[i].logits.begin() + vocab_.begin, cases[i].logits.begin() + vocab_.end);
       sampler_->admit(slots.back(), slot->chain, slot->bias, cases[i].history, stream_.get());
     }
-    const auto device_counting = to_device(counting);
-    const auto device_slots = to_device(slots);
-    const auto device_positions = to_device(positions);
+    rows_ = to_device(rows);
+    counting_ = to_device(counting);
+    slots_ = to_device(slots);
+    positions_ = to_device(positions);
     numbers_ = to_device(std::vector<uint32_t>{next_number_, sampler_->host_offset()});
+    stream_.synchronize();
+  }
+
+  /// The tokens of the cases.
+  std::vector<int32_t> go(int64_t n_all) {
     StepView step;
-    step.positions = device_positions.data();
-    step.outputs = device_counting.data();
-    step.output_slots = device_slots.data();
+    step.positions = positions_.data();
+    step.outputs = counting_.data();
+    step.output_slots = slots_.data();
     uint32_t n_exchanges = 0;
-    const auto n_all = static_cast<int64_t>(cases.size());
     for (int64_t first = 0; first < n_all; first += sampler_->pass_rows()) {
       const int64_t n = std::min(sampler_->pass_rows(), n_all - first);
-      for (int64_t row = 0; row < n; ++row) {
-        check(cudaMemcpyAsync(sampler_->logits() + row * sampler_->stride(),
-                              cases[static_cast<size_t>(first + row)].logits.data() + vocab_.begin,
-                              static_cast<size_t>(vocab_.size()) * sizeof(float), cudaMemcpyHostToDevice,
-                              stream_.get()));
+      for (int64_t row = 0; row < n && !vocab_.empty(); ++row) {
+        check(cudaMemcpyAsync(
+            sampler_->logits() + row * sampler_->stride(), rows_.data() + (first + row) * vocab_.size(),
+            static_cast<size_t>(vocab_.size()) * sizeof(float), cudaMemcpyDeviceToDevice, stream_.get()));
       }
-      DeviceSampler::Pass pass{&step, numbers_.data() + 1, first, n, from_all, true, {}};
+      DeviceSampler::Pass pass{&step, numbers_.data() + 1, first, n, from_all_, true, {}};
       pass.next_exchange = [&] { return windows(n_exchanges++); };
       sampler_->choose(pass, stream_.get());
     }
@@ -145,8 +164,11 @@ class Rank {
   Range vocab_;
   std::optional<DeviceSampler> sampler_;
   Stream stream_;
+  DeviceBuffer<float> rows_;  // (cases, this rank's vocabulary)
+  DeviceBuffer<int32_t> counting_, slots_, positions_;
   DeviceBuffer<uint32_t> numbers_;
   uint32_t next_number_ = 1;
+  bool from_all_ = false;
 };
 
 struct Batch {
@@ -181,6 +203,7 @@ void expect_truth(const Batch& batch, const std::vector<int32_t>& tokens) {
 
 void check_ranks(const std::vector<int64_t>& cuts, Way way) {
   const auto n_ranks = static_cast<int>(cuts.size()) - 1;
+  ASSERT_TRUE(kLoadsAtOnce);
   const std::vector<Batch> all = batches(n_ranks);
   Shared shared(n_ranks, kVocab);
   std::vector<std::vector<std::vector<int32_t>>> tokens(static_cast<size_t>(n_ranks));
@@ -189,11 +212,13 @@ void check_ranks(const std::vector<int64_t>& cuts, Way way) {
     threads.emplace_back([&, r] {
       ThreadCollective collective(shared, r, way);
       Rank rank(r, cuts, &collective, 64);
-      shared.barrier.arrive_and_wait();  // nothing is allocated any more while kernels wait for each other
       for (const Batch& batch : all) {
-        tokens[static_cast<size_t>(r)].push_back(rank.run(batch.cases));
         shared.barrier.arrive_and_wait();
+        rank.prepare(batch.cases);
+        shared.barrier.arrive_and_wait();  // nothing is allocated while kernels wait for each other
+        tokens[static_cast<size_t>(r)].push_back(rank.go(static_cast<int64_t>(batch.cases.size())));
       }
+      shared.barrier.arrive_and_wait();
     });
   }
   for (std::thread& thread : threads) thread.join();
@@ -263,11 +288,13 @@ TEST_F(CudaSampling, TokensBecomeKnownAndJoinTheHistory) {
   // Each of the six tokens of slot 0 is punished: the best of the others comes out.
   c.history = {1, 2, 3, 30, 40, latest[0]};
   c.position = 6;
-  for (const int32_t token : c.history) c.logits[static_cast<size_t>(token)] = 50.0F + static_cast<float>(token);
+  for (const int32_t token : c.history)
+    c.logits[static_cast<size_t>(token)] = 50.0F + static_cast<float>(token);
   const auto outputs = to_device(std::vector<int32_t>{3});
   const auto output_slots = to_device(std::vector<int32_t>{0});
   const auto offset = to_device(std::vector<uint32_t>{sampler.host_offset()});
-  check(cudaMemcpy(sampler.logits(), c.logits.data(), c.logits.size() * sizeof(float), cudaMemcpyHostToDevice));
+  check(
+      cudaMemcpy(sampler.logits(), c.logits.data(), c.logits.size() * sizeof(float), cudaMemcpyHostToDevice));
   check(cudaDeviceSynchronize());
   step.outputs = outputs.data();
   step.output_slots = output_slots.data();
@@ -295,14 +322,15 @@ TEST_F(CudaSampling, TellsItsTimes) {
     const cudaStream_t stream = rank.stream().get();
     DeviceSampler& sampler = rank.sampler();
     sampler.admit(0, slot->chain, slot->bias, {}, stream);
-    check(cudaMemcpyAsync(sampler.logits(), logits.data(), logits.size() * sizeof(float), cudaMemcpyHostToDevice,
-                          stream));
+    check(cudaMemcpyAsync(sampler.logits(), logits.data(), logits.size() * sizeof(float),
+                          cudaMemcpyHostToDevice, stream));
     const auto numbers = to_device(std::vector<int32_t>{0, 0, 0});
     StepView step;
     step.positions = step.outputs = step.output_slots = numbers.data();
     const auto pass = [&] {
       const bool from_all = slot->chain.road == sampling::Road::everything;
-      sampler.choose({&step, reinterpret_cast<const uint32_t*>(numbers.data()), 0, 1, from_all, true, {}}, stream);
+      sampler.choose({&step, reinterpret_cast<const uint32_t*>(numbers.data()), 0, 1, from_all, true, {}},
+                     stream);
     };
     pass();
     const Event begin;

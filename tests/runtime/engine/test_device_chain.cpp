@@ -53,8 +53,8 @@ Shard walk_shard(const SamplingCase& c, const DeviceChain& slot, Range vocab) {
     return shard;
   }
   auto work = std::make_unique<sampling::Workspace>();
-  const int n = sampling::find_top(SoloTeam{}, *work, {&shard.segment, 1}, sampling::score_of(best),
-                                   slot.chain.top_k);
+  const int n =
+      sampling::find_top(SoloTeam{}, *work, {&shard.segment, 1}, sampling::score_of(best), slot.chain.top_k);
   shard.candidates.assign(work->pool, work->pool + n);
   EXPECT_TRUE(std::is_sorted(shard.candidates.rbegin(), shard.candidates.rend()));
   shard.candidates.resize(static_cast<size_t>(slot.chain.top_k), sampling::kNoKey);
