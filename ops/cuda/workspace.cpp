@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "ops/cuda/products.h"
 #include "ops/cuda/sampling_kernels.h"
 
 namespace tandem::cuda {
@@ -24,14 +25,25 @@ AttentionShape attention_shape(const BackendShape& shape) {
   return attention;
 }
 
+int64_t most_product_elements(const BackendShape& shape) {
+  const auto heads = static_cast<int64_t>(shape.kv_of_head.size()) * shape.head_dim;
+  const int64_t rows = std::max(heads + 2 * shape.n_kv_heads * shape.head_dim, 2 * shape.n_ff);
+  return round_up(rows, kTileRows) * round_up(shape.n_embd, kSegmentCols);
+}
+
 size_t workspace_bytes_of(const BackendShape& shape, int n_multiprocessors) {
   const auto heads = static_cast<int64_t>(shape.kv_of_head.size()) * shape.head_dim;
   const int64_t floats = 2 * shape.n_embd + heads + 2 * shape.n_kv_heads * shape.head_dim + 2 * shape.n_ff;
   const int64_t forms = shape.n_embd + heads + shape.n_ff;
-  constexpr int64_t kFormBytes = 4;  // a value, in the forms that a model's formats ask for
+  constexpr int64_t kFormBytes = 6;  // a value, in the forms that a model's formats ask for
+  // rows of entries, where there are experts
+  const int64_t entry_bytes = 4 * (2 * shape.n_ff + shape.n_embd) + 2 * (shape.n_embd + shape.n_ff);
   const int64_t sampling = std::min(shape.max_tokens, kSampleRows) * shape.n_vocab * 8;  // logits and counts
-  return static_cast<size_t>(shape.max_tokens * (4 * floats + kFormBytes * forms) + sampling) +
-         attention_scratch_bytes(attention_shape(shape), n_multiprocessors);
+  return static_cast<size_t>(shape.max_tokens *
+                                 (4 * floats + kFormBytes * forms + shape.n_experts_used * entry_bytes) +
+                             sampling) +
+         attention_scratch_bytes(attention_shape(shape), n_multiprocessors) +
+         Products::bytes_of(most_product_elements(shape), n_multiprocessors);
 }
 
 std::string fit_fault_of(size_t weight_bytes, const BackendShape& shape, int n_multiprocessors,

@@ -12,6 +12,9 @@ namespace tandem::cuda {
 CudaKvType cache_type_of(CacheType type);
 AttentionShape attention_shape(const BackendShape& shape);
 
+/// Weights that are multiplied with one input, at most: what Products unpacks at once.
+int64_t most_product_elements(const BackendShape& shape);
+
 /// Bytes of what allocate() and the first steps take beside weights and cache: rows of floats, their forms,
 /// attention's scratch.
 size_t workspace_bytes_of(const BackendShape& shape, int n_multiprocessors);
