@@ -6,7 +6,7 @@
 #include "launch/gpu_placement.h"
 #include "ops/core/error.h"
 #include "ops/cuda/backend.h"
-#include "ops/cuda/peer_windows.h"
+#include "ops/cuda/sampling_windows.h"
 
 namespace tandem {
 
@@ -22,8 +22,8 @@ GpuBackend make_gpu_backend(const GpuRequest& request, Communicator& communicato
   options.mem_fraction = request.mem_fraction;
   std::unique_ptr<cuda::DeviceCollective> collective;
   if (communicator.size() > 1) {
-    const auto n_bytes = static_cast<size_t>(
-        cuda::exchange_window_bytes(communicator.size(), request.n_embd, request.n_vocab));
+    const auto n_bytes =
+        static_cast<size_t>(cuda::whole_window_bytes(communicator.size(), request.n_embd, request.n_vocab));
     cuda::CollectiveChoice choice =
         cuda::make_collective(cuda::parse_comm_kind(request.comm), communicator, n_bytes);
     collective = std::move(choice.collective);

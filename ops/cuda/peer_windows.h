@@ -22,19 +22,11 @@ inline constexpr int64_t kPacketBytes = 8;
 constexpr int64_t exchange_slot_bytes(int64_t n_cols) {
   return kExchangeTokens * n_cols * kPacketBytes;
 }
-/// Behind those sets the window holds two sets of slots for sampling (sampling.h), used in turns with the
-/// same numbers: candidates of some rows, or all logits of one at least.
-constexpr int64_t sampling_slot_bytes(int64_t n_vocab) {
-  constexpr int64_t kCandidates = 128 << 10;
-  const int64_t n_bytes = (n_vocab * kPacketBytes + 255) / 256 * 256;
-  return n_bytes < kCandidates ? kCandidates : n_bytes;
-}
-constexpr int64_t sampling_window_offset(int n_ranks, int64_t n_cols) {
-  return 2 * n_ranks * exchange_slot_bytes(n_cols);
-}
-/// Bytes of a window that every rank makes.
-constexpr int64_t exchange_window_bytes(int n_ranks, int64_t n_cols, int64_t n_vocab) {
-  return sampling_window_offset(n_ranks, n_cols) + 2 * n_ranks * sampling_slot_bytes(n_vocab);
+/// Bytes of a window that every rank makes; the proof that peers reach it wants a few.
+constexpr int64_t exchange_window_bytes(int n_ranks, int64_t n_cols) {
+  constexpr int64_t kLeast = 64 << 10;
+  const int64_t n_bytes = 2 * n_ranks * exchange_slot_bytes(n_cols);
+  return n_bytes < kLeast ? kLeast : n_bytes;
 }
 
 /// What a kernel needs of the exchange; fixed while a graph lives. No ranks: there is no exchange.

@@ -8,7 +8,7 @@
 #include <cstdint>
 
 #include "ops/core/sampling_chain.h"
-#include "ops/cuda/peer_windows.h"
+#include "ops/cuda/sampling_windows.h"
 
 namespace tandem::cuda {
 

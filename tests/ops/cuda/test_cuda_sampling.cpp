@@ -9,7 +9,7 @@
 #include <cstdlib>
 #include <thread>
 
-#include "ops/cuda/peer_windows.h"
+#include "ops/cuda/sampling_windows.h"
 #include "runtime/engine/device_chain.h"
 #include "tests/ops/cuda/gpu_support.h"
 #include "tests/support/sampling_cases.h"

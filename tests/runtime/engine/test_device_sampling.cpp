@@ -1,5 +1,5 @@
-// The engine over a backend that samples itself and is asked one step ahead: the same texts as with the host's
-// sampler step by step, whatever runs together, also where some requests must be sampled by the host.
+// The engine over a backend that samples itself and is asked one step ahead: the same texts as with the
+// host's sampler step by step, whatever runs together, also where some requests must be sampled by the host.
 #include <gtest/gtest.h>
 
 #include <map>
