@@ -25,12 +25,6 @@ __device__ inline uint4 load_packets(const std::byte* p) {
   return v;
 }
 
-__device__ inline uint2 load_packet(const std::byte* p) {
-  uint2 v;
-  asm volatile("ld.volatile.global.v2.u32 {%0,%1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(p) : "memory");
-  return v;
-}
-
 /// Number and slots of one exchange.
 struct PeerSlots {
   const PeerWindows& peers;

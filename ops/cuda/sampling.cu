@@ -156,6 +156,12 @@ __global__ __launch_bounds__(kChooseThreads) void choose_kernel(const __grid_con
   }
 }
 
+__device__ inline uint2 load_packet(const std::byte* p) {
+  uint2 v;
+  asm volatile("ld.volatile.global.v2.u32 {%0,%1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(p) : "memory");
+  return v;
+}
+
 struct RowsArgs {
   SampleArgs sample;
   int64_t first;
@@ -189,7 +195,7 @@ __global__ void receive_rows_kernel(const __grid_constant__ RowsArgs args) {
   const std::byte* p = slots.slot(sample.rank, from) + (blockIdx.y * sample.stride + i) * kPacketBytes;
   uint2 v;
   do {
-    v = device::load_packet(p);
+    v = load_packet(p);
   } while (v.y != slots.number);
   sample.all_logits[(from * sample.n_rows + args.first + blockIdx.y) * sample.stride + i] =
       __uint_as_float(v.x);
