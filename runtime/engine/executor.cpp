@@ -8,6 +8,8 @@
 namespace tandem {
 namespace {
 
+static_assert(kLatestToken == kLatestOfSlot);  // plans and steps name it alike
+
 constexpr size_t kLogitsExchangeBytes = size_t{16}
                                         << 20;  // of one rank's contribution when all logits are gathered
 
