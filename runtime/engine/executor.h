@@ -44,11 +44,11 @@ class Executor {
   /// What every rank knows of a slot.
   struct Slot {
     SamplingParams sampling;
-    std::vector<int32_t> history;        // all tokens so far
-    int32_t latest = -1;                 // sampled last; kLatestToken while only the device knows it
-    bool sampled = false;                // there is a latest
-    uint64_t admission = 0;              // how many slots were admitted before: tells its sequences apart
-    std::optional<sampling::Road> road;  // where a device can sample it
+    std::vector<int32_t> history;  // all tokens so far
+    int32_t latest = -1;           // sampled last; kLatestToken while only the device knows it
+    bool sampled = false;          // there is a latest
+    uint64_t admission = 0;        // how many slots were admitted before: tells its sequences apart
+    std::optional<tandem::sampling::Road> road;  // where a device can sample it
   };
   /// A token on its way from the device.
   struct Awaited {
