@@ -7,7 +7,7 @@
 #include "launch/gpu_placement.h"
 #include "ops/core/error.h"
 #include "ops/cuda/backend.h"
-#include "ops/cuda/peer_windows.h"
+#include "ops/cuda/sampling_windows.h"
 
 namespace tandem {
 
@@ -26,7 +26,7 @@ GpuBackend make_gpu_backend(const GpuRequest& request, Communicator& communicato
   std::vector<std::unique_ptr<cuda::DeviceCollective>> ways;
   for (const std::string& comm : request.comms) {
     const auto n_bytes =
-        static_cast<size_t>(cuda::exchange_window_bytes(communicator.size(), request.n_embd));
+        static_cast<size_t>(cuda::whole_window_bytes(communicator.size(), request.n_embd, request.n_vocab));
     const auto order = request.deterministic ? cuda::SumOrder::ranked : cuda::SumOrder::any;
     cuda::CollectiveChoice choice =
         cuda::make_collective(cuda::parse_comm_kind(comm), communicator, n_bytes, order);
@@ -39,7 +39,7 @@ GpuBackend make_gpu_backend(const GpuRequest& request, Communicator& communicato
   } else if (ways.size() == 1 && !request.can_be_silent) {
     out.backend = make_cuda_backend(options, std::move(ways[0]));
   } else {
-    auto switched = std::make_unique<cuda::SwitchedCollective>(std::move(ways));
+    auto switched = std::make_unique<cuda::SwitchedCollective>(std::move(ways), communicator.size());
     out.select_comm = [ways = switched.get()](size_t way, bool silent) { ways->select(way, silent); };
     out.backend = make_cuda_backend(options, std::move(switched));
   }

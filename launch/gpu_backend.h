@@ -21,6 +21,7 @@ struct GpuRequest {
   bool deterministic = false;                 ///< --deterministic
   double mem_fraction = 0.95;                 ///< --mem-fraction
   int64_t n_embd = 0;                         ///< width of what ranks exchange
+  int64_t n_vocab = 0;
 };
 struct GpuBackend {
   std::unique_ptr<Backend> backend;

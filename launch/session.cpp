@@ -84,6 +84,7 @@ std::unique_ptr<Backend> Session::make_backend(const SessionOptions& options, Co
     GpuRequest request = options.gpu;
     request.n_embd = config_.n_embd;
     request.can_be_silent = options.breakdown;
+    request.n_vocab = config_.n_vocab;
     GpuBackend gpu = make_gpu_backend(request, communicator);
     placement_.reason = gpu.binding;
     placement_lines_ = gpu.lines;

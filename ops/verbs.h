@@ -19,6 +19,7 @@
 #include "ops/core/partial_exchange.h"
 #include "ops/core/range.h"
 #include "ops/quant/tensor_type.h"
+#include "ops/token_sampler.h"
 #include "ops/variants.h"
 
 namespace tandem {
@@ -71,10 +72,13 @@ struct StepSequence {
   int64_t n_tokens = 0;
   int32_t first_position = 0;  ///< of its first token
   std::span<const int32_t> pages;
+  int32_t slot = 0;  ///< where a TokenSampler samples
 };
 struct StepBatch {
   std::span<const int32_t> tokens;
   std::span<const StepSequence> sequences;
+  std::span<const StepSample> samples = {};  ///< for a TokenSampler
+  bool from_all = false;  ///< whether one of them needs all logits (sampling::Road::everything)
 };
 
 /// A rotation: what turns q and k of a layer.
@@ -181,6 +185,9 @@ class Backend {
   /// Returns logits (n_outputs, head.n_rows()), valid until the next step.
   virtual std::span<const float> head(std::span<const int64_t> outputs, const Vector& norm, float eps,
                                       const Matrix& head) = 0;
+
+  /// What chooses tokens on the device; null where the host does.
+  virtual TokenSampler* token_sampler() { return nullptr; }
 
   virtual size_t weight_bytes() const = 0;
   virtual size_t cache_bytes() const = 0;

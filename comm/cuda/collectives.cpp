@@ -8,6 +8,7 @@
 #include "comm/cuda/nccl_collective.h"
 #include "comm/cuda/peer_memory.h"
 #include "ops/core/error.h"
+#include "ops/cuda/status.h"
 
 namespace tandem::cuda {
 namespace {
@@ -19,6 +20,9 @@ class SingleCollective final : public DeviceCollective {
   std::string_view name() const override { return "single"; }
   bool capturable() const override { return true; }
   void all_reduce(float*, int64_t, cudaStream_t) override {}
+  void all_gather(const std::byte* mine, std::byte* all, size_t n_bytes, cudaStream_t stream) override {
+    check(cudaMemcpyAsync(all, mine, n_bytes, cudaMemcpyDeviceToDevice, stream));
+  }
   std::span<std::byte* const> windows() const override { return {}; }
   size_t window_bytes() const override { return 0; }
 };
@@ -33,6 +37,9 @@ class PeerCollective final : public DeviceCollective {
   bool capturable() const override { return true; }
   void all_reduce(float* partial, int64_t n, cudaStream_t stream) override {
     bulk_->all_reduce(partial, n, stream);
+  }
+  void all_gather(const std::byte* mine, std::byte* all, size_t n_bytes, cudaStream_t stream) override {
+    bulk_->all_gather(mine, all, n_bytes, stream);
   }
   bool bulk_capturable() const override { return bulk_->capturable(); }
   std::span<std::byte* const> windows() const override { return memory_->windows(); }

@@ -31,15 +31,31 @@ class PinnedFloats {
 /// Base of both: what doesn't differ.
 class HostCollective : public DeviceCollective {
  public:
+  explicit HostCollective(Communicator& comm) : comm_(comm) {}
   std::string_view name() const override { return "mpi"; }
   bool capturable() const override { return false; }
   std::span<std::byte* const> windows() const override { return {}; }
   size_t window_bytes() const override { return 0; }
+
+  /// Through the communicator's own exchange.
+  void all_gather(const std::byte* mine, std::byte* all, size_t n_bytes, cudaStream_t stream) override {
+    check(cudaMemcpyAsync(comm_.contribution(n_bytes), mine, n_bytes, cudaMemcpyDeviceToHost, stream));
+    check(cudaStreamSynchronize(stream));
+    for (const std::byte* part : comm_.publish()) {
+      check(cudaMemcpyAsync(all, part, n_bytes, cudaMemcpyHostToDevice, stream));
+      all += n_bytes;
+    }
+    check(cudaStreamSynchronize(stream));  // the next exchange may overwrite the parts
+  }
+
+ protected:
+  Communicator& comm_;
 };
 
 class LibraryCollective final : public HostCollective {
  public:
-  explicit LibraryCollective(std::unique_ptr<MpiSum> sum) : sum_(std::move(sum)) {}
+  LibraryCollective(Communicator& comm, std::unique_ptr<MpiSum> sum)
+      : HostCollective(comm), sum_(std::move(sum)) {}
 
   void all_reduce(float* partial, int64_t n, cudaStream_t stream) override {
     check(cudaStreamSynchronize(stream));  // MPI knows no streams
@@ -52,7 +68,7 @@ class LibraryCollective final : public HostCollective {
 
 class StagedCollective final : public HostCollective {
  public:
-  explicit StagedCollective(Communicator& comm) : comm_(comm), mine_(kPiece), sum_(kPiece) {}
+  explicit StagedCollective(Communicator& comm) : HostCollective(comm), mine_(kPiece), sum_(kPiece) {}
   ~StagedCollective() override { cudaEventSynchronize(sent_.get()); }  // pinned memory goes after its reader
 
   void all_reduce(float* partial, int64_t n, cudaStream_t stream) override {
@@ -63,7 +79,6 @@ class StagedCollective final : public HostCollective {
  private:
   void reduce_piece(float* partial, int64_t n, cudaStream_t stream);
 
-  Communicator& comm_;
   PinnedFloats mine_;
   PinnedFloats sum_;
   Event sent_;  // sum_ has been read by the device
@@ -100,7 +115,7 @@ std::unique_ptr<DeviceCollective> make_host_collective(Communicator& comm, HostR
   const bool aware = road == HostRoad::automatic && mpi_is_cuda_aware().value_or(false);
   if (comm.all_agree(aware)) {
     if (std::unique_ptr<MpiSum> sum = MpiSum::make(comm))
-      return std::make_unique<LibraryCollective>(std::move(sum));
+      return std::make_unique<LibraryCollective>(comm, std::move(sum));
   }
   return std::make_unique<StagedCollective>(comm);
 }

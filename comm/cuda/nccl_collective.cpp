@@ -33,6 +33,7 @@ class NcclCollective : public DeviceCollective {
   std::string_view name() const override { return "nccl"; }
   bool capturable() const override { return true; }
   void all_reduce(float* partial, int64_t n, cudaStream_t stream) override;
+  void all_gather(const std::byte* mine, std::byte* all, size_t n_bytes, cudaStream_t stream) override;
   std::span<std::byte* const> windows() const override { return {}; }
   size_t window_bytes() const override { return 0; }
   void check_health() override;
@@ -102,6 +103,13 @@ void GatheredCollective::all_reduce(float* partial, int64_t n, cudaStream_t stre
       fail(nccl.fault_of(status, "ncclAllGather", comm()));
     add_parts(partial + begin, parts_->data(), n_ranks_, n_piece, stream);
   }
+}
+
+void NcclCollective::all_gather(const std::byte* mine, std::byte* all, size_t n_bytes, cudaStream_t stream) {
+  const NcclLibrary& nccl = nccl_library();
+  const ncclResult_t status = nccl.all_gather(mine, all, n_bytes, ncclInt8, comm_, stream);
+  if (status != ncclSuccess) [[unlikely]]
+    fail(nccl.fault_of(status, "ncclAllGather", comm_));
 }
 
 void NcclCollective::check_health() {

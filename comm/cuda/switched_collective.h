@@ -13,7 +13,7 @@ namespace tandem::cuda {
 class SwitchedCollective final : public DeviceCollective {
  public:
   /// From one on; the first is in use.
-  explicit SwitchedCollective(std::vector<std::unique_ptr<DeviceCollective>> ways);
+  SwitchedCollective(std::vector<std::unique_ptr<DeviceCollective>> ways, int n_ranks);
 
   /// Collective in effect: every rank chooses the same between the same two steps. `silent`: partial sums
   /// stay where they are, every rank goes on with its own, and all else is as it was. Results are then wrong,
@@ -25,6 +25,7 @@ class SwitchedCollective final : public DeviceCollective {
   void all_reduce(float* partial, int64_t n, cudaStream_t stream) override {
     if (!silent_) current().all_reduce(partial, n, stream);
   }
+  void all_gather(const std::byte* mine, std::byte* all, size_t n_bytes, cudaStream_t stream) override;
   bool bulk_capturable() const override { return current().bulk_capturable(); }
   std::span<std::byte* const> windows() const override {
     return silent_ ? std::span<std::byte* const>() : current().windows();
@@ -37,6 +38,7 @@ class SwitchedCollective final : public DeviceCollective {
   DeviceCollective& current() const { return *ways_[index_]; }
 
   std::vector<std::unique_ptr<DeviceCollective>> ways_;
+  int n_ranks_;
   size_t index_ = 0;
   bool silent_ = false;
 };

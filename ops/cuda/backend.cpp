@@ -46,7 +46,7 @@ void CudaBackend::allocate(const BackendShape& shape) {
   counting_ = DeviceBuffer<int32_t>(counting.size());
   check(cudaMemcpy(counting_.data(), counting.data(), counting_.bytes(), cudaMemcpyHostToDevice));
   few_.emplace(std::min(n, kGraphTokens), std::min(n, kGraphTokens), shape.n_pages, ropes_);
-  many_.emplace(n, std::min<int64_t>(n, 256), shape.n_pages, ropes_);
+  many_.emplace(n, std::min(n, kMostSequences), shape.n_pages, ropes_);
   cache_.emplace(shape.n_layers, static_cast<int32_t>(shape.n_kv_heads), static_cast<int32_t>(shape.head_dim),
                  cache_type_of(shape.cache_type), shape.n_pages);
   AttentionShape attention = attention_shape(shape_);
@@ -61,7 +61,8 @@ size_t CudaBackend::workspace_bytes() const {
          up_.bytes() + normed_.bytes() + attended_.bytes() + hidden_.bytes() + head_input_.bytes() +
          logits_.bytes() + expert_gate_.bytes() + expert_up_.bytes() + expert_out_.bytes() +
          expert_input_.bytes() + expert_hidden_.bytes() + (products_ ? products_->bytes() : 0) +
-         (few_ ? few_->bytes() + many_->bytes() : 0) + (scratch_ ? scratch_->bytes() : 0);
+         (few_ ? few_->bytes() + many_->bytes() : 0) + (scratch_ ? scratch_->bytes() : 0) +
+         (sampler_ ? sampler_->bytes() : 0);
 }
 
 void CudaBackend::run_step(const StepBatch& batch, const std::function<void()>& verbs) {
@@ -70,27 +71,27 @@ void CudaBackend::run_step(const StepBatch& batch, const std::function<void()>& 
   // Many tokens of experts are counted by the host, in the middle of the step.
   const bool counts_experts =
       shape_.n_experts_used > 0 && (n_tokens_ > kMaxGemvTokens || options_.deterministic);
+  kind_ = {n_tokens_, batch.samples.size(), batch.from_all};
   const bool recorded = options_.graphs && one_each_ && few_->holds(batch) && !counts_experts &&
+                        (kind_.n_samples == 0 || kind_.n_samples == batch.tokens.size()) &&
                         (collective_ == nullptr || collective_->capturable());
   step_ = recorded ? &*few_ : &*many_;
-  step_->upload(batch, next_number_, stream_.get());
+  step_->upload(batch, next_number_, sampler_ ? sampler_->host_offset() : 0, stream_.get());
   parts_.clear();  // which, when it is empty, sends each token by the road of single ones
   for (const StepSequence& sequence : batch.sequences) {
     if (options_.deterministic) break;
     parts_.push_back({static_cast<int32_t>(sequence.n_tokens), sequence.first_position});
   }
-  n_exchanges_ = 0;
-  if (recorded) {
-    const int variant = collective_ ? collective_->variant() : 0;
-    n_exchanges_ = recordings_[{variant, n_tokens_}].run(stream_, [&] {
-      n_exchanges_ = 0;
-      verbs();
-      return n_exchanges_;
-    });
-  } else {
+  const auto run = [&] {
+    n_exchanges_ = 0;
+    if (sampler_) sampler_->resolve(step_->view(), n_tokens_, stream_.get());
     verbs();
-  }
+    return n_exchanges_;
+  };
+  const int variant = collective_ ? collective_->variant() : 0;
+  n_exchanges_ = recorded ? recordings_[{variant, kind_}].run(stream_, run) : run();
   next_number_ += n_exchanges_;
+  if (kind_.n_samples > 0) sampler_->launched(static_cast<int64_t>(kind_.n_samples), stream_.get());
 }
 
 void CudaBackend::embed(const Matrix& table, Range vocab, float scale, const NormSpec& norm) {

@@ -30,6 +30,11 @@ class DeviceCollective {
   virtual void all_reduce(float* partial, int64_t n, cudaStream_t stream) = 0;
   virtual bool bulk_capturable() const { return capturable(); }
 
+  /// Puts every rank's `n_bytes` one behind the other to `all`: (n_ranks, n_bytes), on every rank's device,
+  /// in order with `stream`; recordable where capturable() says so, but for peer, where bulk_capturable()
+  /// does.
+  virtual void all_gather(const std::byte* mine, std::byte* all, size_t n_bytes, cudaStream_t stream) = 0;
+
   /// For peer: the window of every rank as this device sees it (element r is rank r's, own included), zeroed
   /// when the collective was made; empty for the others.
   virtual std::span<std::byte* const> windows() const = 0;  // (n_ranks), each window_bytes()

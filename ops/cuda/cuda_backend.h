@@ -1,6 +1,7 @@
 // The CUDA backend: its state and the verbs' declarations. Private to ops/cuda: backend.cpp makes it, runs
 // steps and the head; backend_layer.cpp has what a layer consists of; backend_experts.cpp the mixtures of
-// experts; backend_exchange.cpp how partial rows reach the other ranks.
+// experts; backend_exchange.cpp how partial rows reach the other ranks; backend_sampling.cpp
+// chooses tokens.
 #pragma once
 
 #include <array>
@@ -17,6 +18,7 @@
 #include "ops/cuda/graph.h"
 #include "ops/cuda/norm.h"
 #include "ops/cuda/products.h"
+#include "ops/cuda/sampling.h"
 #include "ops/cuda/step_buffer.h"
 
 #include <fmt/format.h>
@@ -25,12 +27,22 @@ namespace tandem::cuda {
 
 /// Tokens whose partial rows the GEMV itself sends to the peers.
 inline constexpr int64_t kSendTokens = 8;
+/// Sequences of a step.
+inline constexpr int64_t kMostSequences = 256;
+
+/// What the launches of a recorded step depend on.
+struct StepKind {
+  int64_t n_tokens = 0;
+  size_t n_samples = 0;
+  bool from_all = false;  ///< as StepBatch
+  auto operator<=>(const StepKind&) const = default;
+};
 
 inline Epilogue epilogue_of(Gate gate) {
   return gate == Gate::swiglu ? Epilogue::swiglu : Epilogue::geglu;
 }
 
-class CudaBackend final : public Backend {
+class CudaBackend final : public Backend, public TokenSampler {
  public:
   CudaBackend(const CudaBackendOptions& options, std::unique_ptr<DeviceCollective> collective)
       : options_(options), collective_(std::move(collective)), not_finite_(1) {
@@ -83,6 +95,15 @@ class CudaBackend final : public Backend {
   std::span<const float> head(std::span<const int64_t> outputs, const Vector& norm, float eps,
                               const Matrix& head) override;
 
+  TokenSampler* token_sampler() override { return this; }
+  /// Where the host takes part in every exchange nothing can be launched ahead.
+  int lookahead() const override { return collective_ == nullptr || collective_->capturable() ? 1 : 0; }
+  void open_sampling(const SamplingShape& shape) override;
+  void admit(int32_t slot, const sampling::Chain& chain, std::span<const sampling::Bias> bias,
+             std::span<const int32_t> history) override;
+  void sample(const Vector& norm, float eps, const Matrix& head) override;
+  std::vector<int32_t> collect() override;
+
   size_t weight_bytes() const override { return weight_bytes_; }
   size_t cache_bytes() const override { return cache_ ? cache_->bytes() : 0; }
   size_t workspace_bytes() const override;
@@ -108,6 +129,7 @@ class CudaBackend final : public Backend {
   void partial_pieces(const GemvOperand& part, ActivationSet& x);
   void start_exchange(Range tokens, size_t piece);
   PeerWindows peer_windows(uint32_t number) const;
+  PeerWindows sampling_windows(uint32_t number) const;
   void gate_rows(const DeviceMatrix& gate, const DeviceMatrix& up, Gate kind, CudaActivations& hidden);
   void expert_gate(std::span<const GemvOperand> gated, Gate kind, CudaActivations& hidden,
                    GemvOptions options);
@@ -143,11 +165,14 @@ class CudaBackend final : public Backend {
   uint32_t n_exchanges_ = 0;     // of this step, so far
   bool follows_kernel_ = false;  // the stream's last launch was a kernel of ours
   bool sent_ = false;            // this exchange's partial rows are on their way already
-  std::map<std::pair<int, int64_t>, Recording> recordings_;  // by the exchange's variant, number of tokens
-  DeviceBuffer<float> residual_;             // (max_tokens, n_embd)
-  DeviceBuffer<float> partial_;              // (max_tokens, n_embd)
-  DeviceBuffer<float> q_, k_, v_;            // (max_tokens, local heads · head_dim)
-  DeviceBuffer<float> gate_, up_;            // (max_tokens, n_ff)
+  StepKind kind_;
+  int64_t n_vocab_ = 0;                   // of all ranks
+  std::optional<DeviceSampler> sampler_;  // goes after the graphs, as all that they use
+  std::map<std::pair<int, StepKind>, Recording> recordings_;  // by the exchange's variant too
+  DeviceBuffer<float> residual_;   // (max_tokens, n_embd)
+  DeviceBuffer<float> partial_;    // (max_tokens, n_embd)
+  DeviceBuffer<float> q_, k_, v_;  // (max_tokens, local heads · head_dim)
+  DeviceBuffer<float> gate_, up_;  // (max_tokens, n_ff)
   ActivationSet normed_, attended_, hidden_;
   DeviceBuffer<float> router_logits_;  // (max_tokens, kMaxRouterExperts)
   DeviceBuffer<int32_t> chosen_;       // (max_tokens, n_experts_used)
@@ -170,6 +195,7 @@ class CudaBackend final : public Backend {
   std::array<Piece, 2> pieces_;
   size_t n_pieces_ = 0;             ///< of the exchange that is under way
   DeviceBuffer<int32_t> counting_;  // 0, 1, 2 …
+  ActivationSet sample_input_;
   ActivationSet head_input_;
   int64_t head_rows_ = 0;               // what the next three are made for
   DeviceBuffer<int32_t> head_outputs_;  // (head_rows)

@@ -19,8 +19,11 @@ struct StepView {
   const int32_t* sequences = nullptr;  // (max_tokens) rows of the page table
   const int32_t* pages = nullptr;      // (max_sequences, pages_stride): [i] = positions 64i .. 64i + 63
   int64_t pages_stride = 0;
-  const float* rope[kMaxRopes] = {};  // (max_tokens, n_rot / 2, 2) each: cos, sin
-  int32_t n_rot[kMaxRopes] = {};      ///< 0: no rotation
+  const int32_t* slot_of = nullptr;  // (max_sequences)
+  const int32_t* outputs = nullptr;  // (max_sequences): tokens of the step behind which one is chosen …
+  const int32_t* output_slots = nullptr;  // (max_sequences): … and for which slots
+  const float* rope[kMaxRopes] = {};      // (max_tokens, n_rot / 2, 2) each: cos, sin
+  int32_t n_rot[kMaxRopes] = {};          ///< 0: no rotation
 };
 
 }  // namespace tandem::cuda

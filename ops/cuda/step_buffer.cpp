@@ -15,7 +15,7 @@ StepBuffer::StepBuffer(int64_t max_tokens, int64_t max_sequences, int64_t pages_
       tables_(ropes.size()) {
   require(ropes.size() <= kMaxRopes, "step buffer: ropes", ropes.size());
   constexpr int64_t kAlign = 64;
-  int64_t n_bytes = kAlign;  // the exchanges' number
+  int64_t n_bytes = kAlign;  // the exchanges' number, host_offset
   const auto reserve = [&](int64_t n, int64_t element_bytes) {
     const int64_t at = n_bytes;
     n_bytes = round_up(n_bytes + n * element_bytes, kAlign);
@@ -24,6 +24,9 @@ StepBuffer::StepBuffer(int64_t max_tokens, int64_t max_sequences, int64_t pages_
   const int64_t tokens = reserve(max_tokens, sizeof(int32_t));
   const int64_t positions = reserve(max_tokens, sizeof(int32_t));
   const int64_t sequences = reserve(max_tokens, sizeof(int32_t));
+  const int64_t slot_of = reserve(max_sequences, sizeof(int32_t));
+  const int64_t outputs = reserve(max_sequences, sizeof(int32_t));
+  const int64_t output_slots = reserve(max_sequences, sizeof(int32_t));
   std::array<int64_t, kMaxRopes> rope_at{};
   for (size_t i = 0; i < ropes.size(); ++i) {
     const auto n_pairs = static_cast<int64_t>(ropes[i].inverse_frequency.size());
@@ -40,6 +43,9 @@ StepBuffer::StepBuffer(int64_t max_tokens, int64_t max_sequences, int64_t pages_
   at(view_.tokens, tokens);
   at(view_.positions, positions);
   at(view_.sequences, sequences);
+  at(view_.slot_of, slot_of);
+  at(view_.outputs, outputs);
+  at(view_.output_slots, output_slots);
   at(view_.pages, pages);
   view_.pages_stride = pages_stride;
   for (size_t i = 0; i < ropes.size(); ++i) at(view_.rope[i], rope_at[i]);
@@ -64,10 +70,24 @@ void StepBuffer::fill_ropes() {
   }
 }
 
-void StepBuffer::upload(const StepBatch& batch, uint32_t number, cudaStream_t stream) {
+void StepBuffer::fill_slots(const StepBatch& batch) {
+  require(batch.samples.size() <= batch.sequences.size(), "step buffer: samples", batch.samples.size());
+  auto* slot_of = const_cast<int32_t*>(host_at(view_.slot_of));
+  for (const StepSequence& sequence : batch.sequences) *slot_of++ = sequence.slot;
+  auto* outputs = const_cast<int32_t*>(host_at(view_.outputs));
+  auto* output_slots = const_cast<int32_t*>(host_at(view_.output_slots));
+  for (const StepSample& sample : batch.samples) {
+    *outputs++ = sample.token;
+    *output_slots++ = sample.slot;
+  }
+}
+
+void StepBuffer::upload(const StepBatch& batch, uint32_t number, uint32_t host_offset, cudaStream_t stream) {
   require(holds(batch), "step buffer: too small", batch.tokens.size(), batch.sequences.size());
   copied_.synchronize();  // the step before this one has been read
   std::memcpy(host_.data(), &number, sizeof(number));
+  std::memcpy(host_.data() + sizeof(number), &host_offset, sizeof(host_offset));
+  fill_slots(batch);
   std::copy(batch.tokens.begin(), batch.tokens.end(), const_cast<int32_t*>(host_at(view_.tokens)));
   positions_.clear();
   auto* sequences = const_cast<int32_t*>(host_at(view_.sequences));

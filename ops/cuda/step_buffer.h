@@ -20,11 +20,12 @@ class StepBuffer {
 
   bool holds(const StepBatch& batch) const;
   /// Copies the step to the device in order with `stream`, in one transfer. `number`: of its first exchange
-  /// (peer_windows.h).
-  void upload(const StepBatch& batch, uint32_t number, cudaStream_t stream);
+  /// (peer_windows.h). `host_offset`: where what it chooses goes (sampling.h).
+  void upload(const StepBatch& batch, uint32_t number, uint32_t host_offset, cudaStream_t stream);
 
   const StepView& view() const { return view_; }
   const uint32_t* number_base() const { return reinterpret_cast<const uint32_t*>(device_.data()); }
+  const uint32_t* host_offset() const { return number_base() + 1; }
   size_t bytes() const { return device_.bytes(); }
 
  private:
@@ -32,6 +33,7 @@ class StepBuffer {
   T* host_at(const T* device) {
     return reinterpret_cast<T*>(host_.data() + (reinterpret_cast<const std::byte*>(device) - device_.data()));
   }
+  void fill_slots(const StepBatch& batch);
   void fill_ropes();
 
   int64_t max_tokens_;

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "ops/cuda/products.h"
+#include "ops/cuda/sampling_kernels.h"
 
 namespace tandem::cuda {
 
@@ -37,8 +38,10 @@ size_t workspace_bytes_of(const BackendShape& shape, int n_multiprocessors) {
   constexpr int64_t kFormBytes = 6;  // a value, in the forms that a model's formats ask for
   // rows of entries, where there are experts
   const int64_t entry_bytes = 4 * (2 * shape.n_ff + shape.n_embd) + 2 * (shape.n_embd + shape.n_ff);
+  const int64_t sampling = std::min(shape.max_tokens, kSampleRows) * shape.n_vocab * 8;  // logits and counts
   return static_cast<size_t>(shape.max_tokens *
-                             (4 * floats + kFormBytes * forms + shape.n_experts_used * entry_bytes)) +
+                                 (4 * floats + kFormBytes * forms + shape.n_experts_used * entry_bytes) +
+                             sampling) +
          attention_scratch_bytes(attention_shape(shape), n_multiprocessors) +
          Products::bytes_of(most_product_elements(shape), n_multiprocessors);
 }

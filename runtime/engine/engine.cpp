@@ -56,7 +56,7 @@ SchedulerLimits limits_of(Model& model, const EngineOptions& options) {
 Engine::Engine(Model& model, const EngineOptions& options)
     : communicator_(model.communicator()),
       options_(options),
-      executor_(model, options.max_sequences),
+      executor_(model, options.max_sequences, options.context_tokens),
       verifier_(model.communicator(), options.verify_every),
       scheduler_(limits_of(model, options)) {}
 

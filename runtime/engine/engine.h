@@ -53,6 +53,8 @@ class Engine {
 
   const EngineOptions& options() const { return options_; }
   SchedulerStats stats() const { return scheduler_.stats(); }
+  /// Steps that the host had to sample beside a device that samples (Executor::n_sampled_by_host()).
+  uint64_t n_sampled_by_host() const { return executor_.n_sampled_by_host(); }
   uint64_t n_steps() const { return executor_.n_launched(); }
   const RankVerifier& verifier() const { return verifier_; }
 

@@ -8,6 +8,8 @@
 namespace tandem {
 namespace {
 
+static_assert(kLatestToken == kLatestOfSlot);  // plans and steps name it alike
+
 constexpr size_t kLogitsExchangeBytes = size_t{16}
                                         << 20;  // of one rank's contribution when all logits are gathered
 
@@ -20,12 +22,63 @@ int64_t largest_vocab_shard(const Model& model) {
 
 }  // namespace
 
-Executor::Executor(Model& model, int64_t n_slots)
+Executor::Executor(Model& model, int64_t n_slots, int64_t context_tokens)
     : model_(model),
       communicator_(model.communicator()),
       sampler_(model.communicator(), model.vocab(), largest_vocab_shard(model)),
       largest_shard_(largest_vocab_shard(model)),
-      slots_(static_cast<size_t>(n_slots)) {}
+      slots_(static_cast<size_t>(n_slots)),
+      device_(model.backend().token_sampler()),
+      context_tokens_(context_tokens) {
+  if (device_ == nullptr) return;
+  SamplingShape shape;
+  for (int r = 0; r < model.plan().n_ranks(); ++r) shape.vocab.push_back(model.plan().rank(r).vocab);
+  shape.n_slots = n_slots;
+  device_->open_sampling(shape);
+}
+
+void Executor::admit(const PlanAdmission& admission) {
+  Slot& slot = slots_[static_cast<size_t>(admission.slot)];
+  slot = {admission.sampling, admission.history, -1, false, n_admitted_++, std::nullopt};
+  if (device_ == nullptr) return;
+  const std::optional<DeviceChain> chain =
+      device_chain(admission.sampling, communicator_.size(), context_tokens_);
+  if (!chain) return;
+  slot.road = chain->chain.road;
+  device_->admit(admission.slot, chain->chain, chain->bias, admission.history);
+}
+
+/// Whether every token that the plan samples can be chosen on the device.
+bool Executor::device_samples(const StepPlan& plan) const {
+  return device_ != nullptr &&
+         std::all_of(plan.sequences.begin(), plan.sequences.end(), [&](const PlanSequence& part) {
+           return !part.sample || slots_[static_cast<size_t>(part.slot)].road.has_value();
+         });
+}
+
+/// Fetches the tokens of a step that the device has; they join the histories that wait for them.
+void Executor::take_from_device(InFlight& step) {
+  if (step.awaited.empty()) return;
+  step.results.tokens = device_->collect();
+  require(step.results.tokens.size() == step.awaited.size(), "the device sampled another number of tokens",
+          step.results.tokens.size(), step.awaited.size());
+  for (size_t i = 0; i < step.awaited.size(); ++i) {
+    const Awaited& awaited = step.awaited[i];
+    Slot& slot = slots_[static_cast<size_t>(awaited.slot)];
+    if (slot.admission != awaited.admission) continue;  // another sequence's by now
+    if (awaited.position < slot.history.size()) {
+      slot.history[awaited.position] = step.results.tokens[i];
+    } else {
+      slot.latest = step.results.tokens[i];
+    }
+  }
+  step.awaited.clear();
+}
+
+/// Everything launched is known to the host.
+void Executor::settle() {
+  for (InFlight& step : in_flight_) take_from_device(step);
+}
 
 void Executor::launch(const StepPlan& plan, const LogitsSink& sink) {
   require(plan.step == n_launched_, "ranks disagree on the step", plan.step, n_launched_);
@@ -34,33 +87,57 @@ void Executor::launch(const StepPlan& plan, const LogitsSink& sink) {
   const bool decodes = std::all_of(plan.sequences.begin(), plan.sequences.end(),
                                    [](const PlanSequence& part) { return part.tokens.size() == 1; });
   note_phase(decodes ? "decode" : "prompt");
-  for (const PlanAdmission& admission : plan.admissions) {
-    slots_[static_cast<size_t>(admission.slot)] = {admission.sampling, admission.history, -1};
-  }
+  for (const PlanAdmission& admission : plan.admissions) admit(admission);
+  const bool on_device = device_samples(plan);
+  if (!on_device) settle();
   std::vector<int32_t> tokens;
   std::vector<StepSequence> sequences;
   for (const PlanSequence& part : plan.sequences) {
     Slot& slot = slots_[static_cast<size_t>(part.slot)];
     sequences.push_back({static_cast<int64_t>(tokens.size()), static_cast<int64_t>(part.tokens.size()),
-                         part.first_position, part.pages});
+                         part.first_position, part.pages, part.slot});
     slot.history.resize(static_cast<size_t>(part.first_position));
     for (const int32_t token : part.tokens) {
       const int32_t known = token == kLatestToken ? slot.latest : token;
-      require(known >= 0, "a step wants a token that none has sampled", part.slot);
+      require(known >= 0 || (on_device && slot.sampled), "a step wants a token that none has sampled",
+              part.slot);
       slot.history.push_back(known);
       tokens.push_back(known);
     }
   }
-  model_.forward({tokens, sequences});
+  InFlight step{{plan.step, {}}, {}};
+  const std::vector<StepSample> samples = on_device ? await_samples(plan, step) : std::vector<StepSample>();
+  const bool from_all = std::any_of(samples.begin(), samples.end(), [&](const StepSample& sample) {
+    return slots_[static_cast<size_t>(sample.slot)].road == sampling::Road::everything;
+  });
+  model_.forward({tokens, sequences, samples, from_all});
   gather_logits(plan, sink);
-  in_flight_.push_back({plan.step, sample(plan)});
+  if (!on_device) step.results.tokens = sample(plan);
+  in_flight_.push_back(std::move(step));
+}
+
+/// The tokens that the device shall choose, which `step` awaits from now on.
+std::vector<StepSample> Executor::await_samples(const StepPlan& plan, InFlight& step) {
+  std::vector<StepSample> samples;
+  int64_t end = 0;
+  for (const PlanSequence& part : plan.sequences) {
+    end += static_cast<int64_t>(part.tokens.size());
+    if (!part.sample) continue;
+    Slot& slot = slots_[static_cast<size_t>(part.slot)];
+    samples.push_back({static_cast<int32_t>(end - 1), part.slot});
+    step.awaited.push_back({part.slot, slot.admission, slot.history.size()});
+    slot.latest = kLatestToken;
+    slot.sampled = true;
+  }
+  return samples;
 }
 
 StepResults Executor::collect() {
   require(!in_flight_.empty(), "no step is in flight");
-  StepResults results = std::move(in_flight_.front());
+  InFlight step = std::move(in_flight_.front());
   in_flight_.pop_front();
-  return results;
+  take_from_device(step);
+  return std::move(step.results);
 }
 
 /// Hands the logits of every token of the sequences that want them to rank 0, some rows at a time.
@@ -113,6 +190,7 @@ std::vector<int32_t> Executor::sample(const StepPlan& plan) {
     rows.push_back(
         {logits.subspan(rows.size() * n_local, n_local), &slot.sampling, slot.history, slot.history.size()});
   }
+  if (device_ != nullptr) ++n_sampled_by_host_;
   std::vector<int32_t> sampled = sampler_.sample(rows);
   size_t n_taken = 0;
   for (const PlanSequence& part : plan.sequences) {

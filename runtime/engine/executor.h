@@ -9,9 +9,11 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <optional>
 #include <span>
 #include <vector>
 
+#include "runtime/engine/device_chain.h"
 #include "runtime/engine/sampler.h"
 #include "runtime/engine/step_plan.h"
 #include "runtime/model/model.h"
@@ -24,7 +26,8 @@ class Executor {
   /// order.
   using LogitsSink = std::function<void(size_t part, int64_t position, std::span<const float> logits)>;
 
-  Executor(Model& model, int64_t n_slots);
+  /// context_tokens: most of a sequence.
+  Executor(Model& model, int64_t n_slots, int64_t context_tokens);
 
   /// Begins a step. The logits that its plan wants are handed to `sink` before this returns.
   void launch(const StepPlan& plan, const LogitsSink& sink = {});
@@ -33,15 +36,36 @@ class Executor {
   /// Steps launched and not collected.
   int64_t n_in_flight() const { return static_cast<int64_t>(in_flight_.size()); }
   uint64_t n_launched() const { return n_launched_; }
+  /// Steps with samples that the host sampled although there is a device that can, because of a request that
+  /// the device has no room for (device_chain.h).
+  uint64_t n_sampled_by_host() const { return n_sampled_by_host_; }
 
  private:
   /// What every rank knows of a slot.
   struct Slot {
     SamplingParams sampling;
     std::vector<int32_t> history;  // all tokens so far
-    int32_t latest = -1;           // sampled last
+    int32_t latest = -1;           // sampled last; kLatestToken while only the device knows it
+    bool sampled = false;          // there is a latest
+    uint64_t admission = 0;        // how many slots were admitted before: tells its sequences apart
+    std::optional<tandem::sampling::Road> road;  // where a device can sample it
+  };
+  /// A token on its way from the device.
+  struct Awaited {
+    int32_t slot = 0;
+    uint64_t admission = 0;
+    size_t position = 0;  // of the token
+  };
+  struct InFlight {
+    StepResults results;
+    std::vector<Awaited> awaited;  // the results' tokens, where the device has them
   };
 
+  void admit(const PlanAdmission& admission);
+  void settle();
+  void take_from_device(InFlight& step);
+  std::vector<StepSample> await_samples(const StepPlan& plan, InFlight& step);
+  bool device_samples(const StepPlan& plan) const;
   void gather_logits(const StepPlan& plan, const LogitsSink& sink);
   std::vector<int32_t> sample(const StepPlan& plan);
 
@@ -50,8 +74,12 @@ class Executor {
   Sampler sampler_;
   int64_t largest_shard_ = 0;
   std::vector<Slot> slots_;
+  TokenSampler* device_ = nullptr;  // where the backend can choose tokens
+  int64_t context_tokens_ = 0;
+  uint64_t n_admitted_ = 0;
   uint64_t n_launched_ = 0;
-  std::deque<StepResults> in_flight_;
+  uint64_t n_sampled_by_host_ = 0;
+  std::deque<InFlight> in_flight_;
 };
 
 }  // namespace tandem

@@ -126,13 +126,14 @@ void Model::feed_forward(int64_t index) {
 void Model::forward(const StepBatch& batch) {
   const auto n_tokens = static_cast<int64_t>(batch.tokens.size());
   require(n_tokens > 0 && n_tokens <= capacity_.max_tokens, "step has a wrong number of tokens", n_tokens);
-  backend_->run_step(batch, [this] {
+  backend_->run_step(batch, [this, samples = !batch.samples.empty()] {
     backend_->embed(*weights_.embedding, shard_.vocab, config_.embedding_scale,
                     norm_before_attention(0, nullptr));
     for (int64_t layer = 0; layer < config_.n_layers; ++layer) {
       attention(layer);
       feed_forward(layer);
     }
+    if (samples) backend_->token_sampler()->sample(*weights_.output_norm, config_.norm_eps, weights_.head());
   });
 }
 

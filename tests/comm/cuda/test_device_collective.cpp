@@ -67,6 +67,32 @@ int64_t count_wrong(const std::vector<float>& got, const std::vector<float>& exp
   return n_wrong;
 }
 
+/// Every rank's bytes in rank order, on every rank, one gather behind the other.
+void check_gathers(DeviceCollective& collective, Communicator& comm) {
+  const Stream stream;
+  const auto n_ranks = static_cast<size_t>(comm.size());
+  int round = 0;
+  for (const int64_t n : {int64_t{1}, int64_t{512}, int64_t{70'000}, int64_t{3}}) {
+    const std::vector<float> mine = shares(comm.rank(), n, round);
+    const size_t n_bytes = static_cast<size_t>(n) * sizeof(float);
+    const DeviceBuffer<float> from(static_cast<size_t>(n));
+    const DeviceBuffer<float> to(n_ranks * static_cast<size_t>(n));
+    check(cudaMemcpyAsync(from.data(), mine.data(), n_bytes, cudaMemcpyHostToDevice, stream.get()));
+    collective.all_gather(reinterpret_cast<const std::byte*>(from.data()),
+                          reinterpret_cast<std::byte*>(to.data()), n_bytes, stream.get());
+    std::vector<float> got(to.size());
+    check(cudaMemcpyAsync(got.data(), to.data(), to.bytes(), cudaMemcpyDeviceToHost, stream.get()));
+    stream.synchronize();
+    std::vector<float> expected;
+    for (int r = 0; r < comm.size(); ++r) {
+      const std::vector<float> part = shares(r, n, round);
+      expected.insert(expected.end(), part.begin(), part.end());
+    }
+    EXPECT_EQ(count_wrong(got, expected), 0) << collective.name() << ", gathered, n = " << n;
+    ++round;
+  }
+}
+
 /// Sizes around tiles and pieces, two streams, no waiting between the calls of a stream.
 void check_sums(DeviceCollective& collective, Communicator& comm) {
   const Stream streams[2];
@@ -87,6 +113,7 @@ void check_sums(DeviceCollective& collective, Communicator& comm) {
     got.resize(kMost);
     ++round;
   }
+  check_gathers(collective, comm);
 }
 
 /// Many calls one behind the other: what a call leaves behind must not reach the next one's sums.
