@@ -120,7 +120,7 @@ def draw_speed(found, base):
                 for p in line:
                     if p["efficiency"] is not None and p["ranks"] > 1:
                         axis.annotate(f"{p['efficiency']:.0%}", (p["ranks"], p["ts"]), textcoords="offset points",
-                                      xytext=(0, -12), ha="center", fontsize=7.5, color=COLORS[i])
+                                      xytext=(6, -10), ha="left", fontsize=7.5, color=COLORS[i])
         splits = list(dict.fromkeys(p["split"] for p in points if p["split"]))
         for i, split in enumerate(splits):
             color, marker = COLORS[(len(ways) + i) % len(COLORS)], MARKERS[(len(ways) + i) % len(MARKERS)]
@@ -171,7 +171,7 @@ def draw_time(found, base):
                 axis.text(x, a + b + 0.015 * highest, f"{p['collective_share']:.0%}", ha="center", va="bottom",
                           fontsize=7.5, color="#8a5a00")
         axis.set_xticks(list(places), [bar_label(p, len(ways) > 1) for p in points])
-        axis.set_ylim(0, highest * 1.28)
+        axis.set_ylim(0, highest * 1.4)
         axis.grid(axis="x", visible=False)
         axis.set_xlabel("GPUs" if found["machine"]["gpu"] else "ranks")
         axis.set_ylabel("ms a token")

@@ -45,8 +45,9 @@ struct BenchContext {
 ///   us_per_layer: a decode step's time by layers, head and sampling included
 ///   collective_us_per_layer, kernel_us_per_layer, collective_share: what part of it (or of a prompt) goes
 ///     into exchanging partial sums, waiting for the slower rank included; breakdown_by: "waits" where rank 0
-///     clocked its exchanges (CPUs), "silence" where it is the difference to the same steps with sums left
-///     where they are (GPUs, graphs included), "alone" for one rank
+///     clocked its exchanges (CPUs; with uneven shares the slowest rank waits least), "silence" where it is
+///     the difference to the same steps with sums left where they are (GPUs, graphs included), "alone" for
+///     one rank
 ///   baseline_ts, speedup, tp_efficiency: against one rank
 ///   joules_per_token: of all ranks' GPUs
 nlohmann::ordered_json bench_record(const BenchContext& context, const BenchTest& test);
