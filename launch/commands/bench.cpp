@@ -93,7 +93,7 @@ std::vector<BenchTest> list_tests(const BenchOptions& bench, size_t n_comms) {
 SessionOptions bench_session_options(const ModelOptions& model, const BenchOptions& bench,
                                      const std::vector<BenchTest>& tests) {
   SessionOptions options = session_options(model);
-  options.share_prefixes = false;  // every repetition computes its prompt
+  options.share_prefixes = PrefixSharing::off;  // every repetition computes its prompt
   options.wants_tokenizer = false;
   options.breakdown = bench.breakdown;
   options.n_sequences = 1;
