@@ -45,6 +45,10 @@ bool use_gpus(const std::string& backend, Communicator& communicator) {
 
 }  // namespace
 
+int64_t default_context(const ModelConfig& config) {
+  return std::min(config.n_ctx_train, kDefaultContext);
+}
+
 SessionOptions session_options(const ModelOptions& model) {
   if (model.cache_type_k != model.cache_type_v) {
     throw Error(ExitCode::usage, "the cache's keys and values must have the same type",
@@ -104,7 +108,7 @@ Session::Session(const SessionOptions& options, Communicator& communicator)
 
   EngineOptions engine_options;
   engine_options.context_tokens =
-      options.context_tokens > 0 ? options.context_tokens : std::min(config_.n_ctx_train, kDefaultContext);
+      options.context_tokens > 0 ? options.context_tokens : default_context(config_);
   engine_options.batch_tokens = options.batch_tokens;
 
   std::unique_ptr<Backend> backend = make_backend(options, communicator);
