@@ -116,8 +116,8 @@ StepResults Executor::sample(const StepPlan& plan) {
         {logits.subspan(rows.size() * n_local, n_local), &slot.sampling, slot.history, slot.history.size()});
   }
   results.tokens = sampler_.sample(rows);
-  const bool wants_logprobs = std::any_of(
-      rows.begin(), rows.end(), [](const SampleRow& row) { return row.params->n_logprobs >= 0; });
+  const bool wants_logprobs =
+      std::any_of(rows.begin(), rows.end(), [](const SampleRow& row) { return row.params->n_logprobs >= 0; });
   if (wants_logprobs) results.logprobs = sampler_.logprobs(rows, results.tokens);
   size_t n_taken = 0;
   for (const PlanSequence& part : plan.sequences) {

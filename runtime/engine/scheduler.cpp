@@ -112,7 +112,8 @@ void Scheduler::take(const StepResults& results) {
       require(n_taken < results.tokens.size(), "a step sampled too few tokens", results.tokens.size());
       const size_t at = n_taken++;
       if (part.sequence->finished) continue;
-      accept(part.sequence, results.tokens[at], at < results.logprobs.size() ? &results.logprobs[at] : nullptr);
+      accept(part.sequence, results.tokens[at],
+             at < results.logprobs.size() ? &results.logprobs[at] : nullptr);
     } else if (part.last && !part.sequence->finished) {
       end_by_length(part.sequence);
     }

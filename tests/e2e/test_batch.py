@@ -154,7 +154,8 @@ class Answers(Case):
 
     def test_ends(self):
         text = self.bodies([request("a", prompt="abc", max_tokens=20)])[0]["choices"][0]["text"]
-        at = next(i for i in range(4, len(text)) if text[i] not in text[:i])
+        # The model speaks in bytes: one at least that is a character, and new.
+        at = next(i for i in range(4, len(text)) if text[i] not in text[:i] + "\ufffd")
         lines = [
             request("stop", prompt="abc", max_tokens=20, stop=text[at], logprobs=0),
             request("none", prompt="abc", max_tokens=0),
@@ -164,7 +165,8 @@ class Answers(Case):
         ]
         stop, none, echo, only, full = [body["choices"][0] for body in self.bodies(lines, "-c", 64)]
         self.assertEqual((stop["text"], stop["finish_reason"]), (text[:at], "stop"))
-        self.assertEqual("".join(stop["logprobs"]["tokens"]), text[:at])
+        self.assertEqual(len(stop["logprobs"]["tokens"]), at)
+        self.assertEqual(stop["logprobs"]["text_offset"], list(range(at)))
         self.assertEqual((none["text"], none["finish_reason"]), ("", "length"))
         self.assertEqual((echo["text"], echo["finish_reason"]), ("abc" + text, "length"))
         self.assertEqual(only["text"], "abc")
@@ -229,10 +231,16 @@ class Lines(Case):
         refused, good = self.done(batch, code=65)
         self.assertIn("roles must alternate", refused["response"]["body"]["error"]["message"])
         self.assertEqual(good["response"]["status_code"], 200)
-        arguments = [word for word in batch.arguments("--overwrite") if word != batch.path("chat.jinja")]
-        arguments.remove("--chat-template-file")
-        self.assertEqual(tandem(*arguments).code, 65)
-        self.assertEqual(batch.results()[0]["response"]["body"]["error"]["code"], "no_chat_template")
+        bare = batch.path("bare.gguf")
+        content = pathlib.Path(golden_model()).read_bytes()
+        self.assertEqual(content.count(b"tokenizer.chat_template"), 1)
+        pathlib.Path(bare).write_bytes(content.replace(b"tokenizer.chat_template", b"tokenizer.chat_templatX"))
+        for model, status in ((golden_model(), 200), (bare, 400)):
+            arguments = ("-i", batch.input, "-o", batch.output, "--overwrite", "--temp", 0)
+            self.assertEqual(tandem("batch", "-m", model, *arguments).code, 0 if status == 200 else 65)
+            answer = batch.results()[0]["response"]
+            self.assertEqual(answer["status_code"], status)
+        self.assertEqual(answer["body"]["error"]["code"], "no_chat_template")
 
     def test_an_empty_input_gives_an_empty_output(self):
         batch = self.batch([])
