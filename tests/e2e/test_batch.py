@@ -234,7 +234,9 @@ class Lines(Case):
         bare = batch.path("bare.gguf")
         content = pathlib.Path(golden_model()).read_bytes()
         self.assertEqual(content.count(b"tokenizer.chat_template"), 1)
-        pathlib.Path(bare).write_bytes(content.replace(b"tokenizer.chat_template", b"tokenizer.chat_templatX"))
+        pathlib.Path(bare).write_bytes(
+            content.replace(b"tokenizer.chat_template", b"tokenizer.chat_templatX")
+        )
         for model, status in ((golden_model(), 200), (bare, 400)):
             arguments = ("-i", batch.input, "-o", batch.output, "--overwrite", "--temp", 0)
             self.assertEqual(tandem("batch", "-m", model, *arguments).code, 0 if status == 200 else 65)

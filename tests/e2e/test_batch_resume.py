@@ -233,6 +233,31 @@ class Signals(Case):
             self.assertEqual(batch.run().code, 65)
 
 
+class LongSteps(Case):
+    """A step that takes longer than a signal leaves time for is cut short, with the code that asks for more."""
+
+    def test_sigterm_within_a_prompt(self):
+        model = harness.real_model()
+        long_prompt = request("long", prompt=[1000 + i for i in range(2000)], max_tokens=1)
+        for ranks in (0, 2):
+            batch = self.batch([request("short", prompt="a", max_tokens=1), long_prompt], model=model)
+            arguments = ("-np", 1, "-b", 2048, "-c", 2048, "--sync-records", 1)
+            with batch.job(*arguments, ranks=ranks) as job:
+                job.wait_for_ranks(max(1, ranks))
+                job.wait_for(lambda: n_records(batch.journal) >= 1, "a record")
+                time.sleep(0.2)
+                start = time.monotonic()
+                os.kill(job.pids[-1], signal.SIGTERM)
+                status = job.wait_for_end(5)
+                self.assertEqual(status, 75, job.stderr())
+                self.assertLess(time.monotonic() - start, 3.0)
+                self.assertIn("SIGTERM, and not ended after 0.8 s (in prompt)", job.stderr())
+            result = batch.run(*arguments, ranks=ranks)
+            self.assertEqual(result.code, 0, result.err)
+            self.assertIn("1 of 2 lines are done already", result.err)
+            self.assertEqual([line["custom_id"] for line in batch.results()], ["short", "long"])
+
+
 class Killed(Case):
     def test_a_hundred_kills(self):
         kills = batch_kills.Kills(seed=int(os.environ.get("TANDEM_KILL_SEED", "2026")))
