@@ -23,7 +23,8 @@ struct BatchChoice {
   int64_t n_new = 0;            ///< tokens
   // (n_new) each, where logprobs were asked for
   std::vector<int32_t> tokens;
-  std::vector<size_t> offsets;  ///< where in the text each begins, in bytes
+  /// Where in the text each begins, in bytes; behind bytes that are no whole character: where those begin.
+  std::vector<size_t> offsets;
   std::vector<ChoiceLogprobs> logprobs;
 };
 

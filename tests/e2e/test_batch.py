@@ -153,23 +153,31 @@ class Answers(Case):
         self.assertEqual(three["usage"]["completion_tokens"], 36)
 
     def test_ends(self):
-        text = self.bodies([request("a", prompt="abc", max_tokens=20)])[0]["choices"][0]["text"]
-        # The model speaks in bytes: one at least that is a character, and new.
-        at = next(i for i in range(4, len(text)) if text[i] not in text[:i] + "\ufffd")
+        # The model speaks in bytes, most of which are no text: an answer that begins with characters is wanted.
+        prompts = [f"{a}{b}{c}" for a in "abcd" for b in "efgh" for c in "ijkl"]
+        bodies = self.bodies([request(prompt, prompt=prompt, max_tokens=20) for prompt in prompts])
+        answers = [body["choices"][0]["text"] for body in bodies]
+        found = [
+            (prompt, text, at)
+            for prompt, text in zip(prompts, answers)
+            for at in range(2, len(text))
+            if "\ufffd" not in text[: at + 1] and text[at] not in text[:at]
+        ]
+        prompt, text, at = found[0]
         lines = [
-            request("stop", prompt="abc", max_tokens=20, stop=text[at], logprobs=0),
-            request("none", prompt="abc", max_tokens=0),
-            request("echo", prompt="abc", max_tokens=20, echo=True),
-            request("only echo", prompt="abc", max_tokens=0, echo=True),
-            request("full", prompt="abc", ignore_eos=True),
+            request("stop", prompt=prompt, max_tokens=20, stop=text[at], logprobs=0),
+            request("none", prompt=prompt, max_tokens=0),
+            request("echo", prompt=prompt, max_tokens=20, echo=True),
+            request("only echo", prompt=prompt, max_tokens=0, echo=True),
+            request("full", prompt=prompt, ignore_eos=True),
         ]
         stop, none, echo, only, full = [body["choices"][0] for body in self.bodies(lines, "-c", 64)]
         self.assertEqual((stop["text"], stop["finish_reason"]), (text[:at], "stop"))
         self.assertEqual(len(stop["logprobs"]["tokens"]), at)
         self.assertEqual(stop["logprobs"]["text_offset"], list(range(at)))
         self.assertEqual((none["text"], none["finish_reason"]), ("", "length"))
-        self.assertEqual((echo["text"], echo["finish_reason"]), ("abc" + text, "length"))
-        self.assertEqual(only["text"], "abc")
+        self.assertEqual((echo["text"], echo["finish_reason"]), (prompt + text, "length"))
+        self.assertEqual(only["text"], prompt)
         self.assertEqual(full["finish_reason"], "length")
 
     def test_prompts_are_lines(self):
