@@ -20,6 +20,7 @@ KINDS = ("SIGKILL", "SIGTERM", "SIGUSR1", "torn")
 TWO_RANKS = 0.1  # of the cases
 LIMIT_S = 60.0
 REQUEUE = 75
+N_MAGIC_BYTES = 8
 
 
 class Failure(Exception):
@@ -73,11 +74,11 @@ class Kills:
         return job.process.poll() is None
 
     def tear(self, batch):
-        """What a crash of the machine may do to the last record."""
-        size = size_of(batch.journal)
-        if size and self.rng.random() < 0.5:
-            os.truncate(batch.journal, size - self.rng.randint(1, min(size, 400)))
-        elif size:
+        """What a crash of the machine may do to the last record: it is cut short, or followed by anything."""
+        n_records = size_of(batch.journal) - N_MAGIC_BYTES
+        if n_records > 0 and self.rng.random() < 0.5:
+            os.truncate(batch.journal, N_MAGIC_BYTES + n_records - self.rng.randint(1, min(n_records, 400)))
+        elif n_records >= 0:
             with open(batch.journal, "ab") as file:
                 file.write(bytes(self.rng.randrange(256) for _ in range(self.rng.randint(1, 100))))
 
@@ -126,7 +127,7 @@ class Kills:
             for _ in range(self.rng.randint(1, 4)):
                 self.kill_once(batch, ranks)
             result = batch.run(ranks=ranks if self.rng.random() < 0.5 else 0, limit_s=LIMIT_S)
-            if result.code != self.code:
+            if result.code != self.code or not os.path.exists(batch.output):
                 raise Failure(f"the last run ended with {result.code}: {result.err}")
             self.check(batch)
 
