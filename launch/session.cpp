@@ -116,7 +116,10 @@ Session::Session(const SessionOptions& options, Communicator& communicator)
   std::unique_ptr<Backend> backend = make_backend(options, communicator);
   ModelCapacity capacity;
   capacity.max_tokens = options.batch_tokens + options.n_sequences;
-  capacity.n_pages = options.n_sequences * ceil_div(engine_options.context_tokens, kPageTokens);
+  const int64_t context_pages = ceil_div(engine_options.context_tokens, kPageTokens);
+  capacity.n_pages = options.cache_tokens > 0
+                         ? std::max(context_pages, ceil_div(options.cache_tokens, kPageTokens))
+                         : options.n_sequences * context_pages;
   capacity.cache_type = options.cache_type;
   model_ = std::make_unique<Model>(file_, config_, split, capacity, std::move(backend), communicator,
                                    options.on_progress);

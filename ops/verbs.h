@@ -150,6 +150,8 @@ class Backend {
   /// How many steps may be launched before the results of the one before them are collected: 0 where a step
   /// is done when its last verb returns. The same on every rank.
   virtual int lookahead() const { return 0; }
+  /// Whether a token's keys and values are the same bits however the tokens were cut into steps.
+  virtual bool exact_at_any_cut() const { return false; }
 
   /// residual = scale × the tokens' rows of the table, of which this rank holds the rows `vocab`; then the
   /// first norm. Collective.

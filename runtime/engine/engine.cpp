@@ -47,7 +47,9 @@ SchedulerLimits limits_of(Model& model, const EngineOptions& options) {
   limits.max_waiting = options.max_waiting;
   limits.n_vocab = model.config().n_vocab;
   limits.lookahead = options.lookahead < 0 ? model.backend().lookahead() : options.lookahead;
-  limits.share_prefixes = options.share_prefixes;
+  limits.share_prefixes =
+      options.share_prefixes == PrefixSharing::on ||
+      (options.share_prefixes == PrefixSharing::where_exact && model.backend().exact_at_any_cut());
   return limits;
 }
 

@@ -16,15 +16,20 @@
 
 namespace tandem {
 
+/// Whether sequences with a common beginning share its pages, and find those of sequences that have ended.
+enum class PrefixSharing : uint8_t {
+  off,
+  where_exact,  ///< where no bit of a sequence depends on it: where the backend's keys and values are the
+                ///< same bits however a prompt was cut
+  on,
+};
+
 struct EngineOptions {
   int64_t context_tokens = 4096;                              ///< of one sequence
   int64_t batch_tokens = 512;                                 ///< most prompt tokens in a step
   int64_t max_sequences = 256;                                ///< at once; the same on every rank
   int64_t max_waiting = std::numeric_limits<int64_t>::max();  ///< that have not begun
-  /// Whether sequences with a common beginning share its pages, and find those of sequences that have ended.
-  /// A sequence's bits stay the same where the backend's keys and values don't depend on how a prompt was
-  /// cut.
-  bool share_prefixes = true;
+  PrefixSharing share_prefixes = PrefixSharing::where_exact;
   int lookahead = -1;  ///< steps planned before the last one's results are known; −1: as the backend can
 };
 

@@ -48,7 +48,7 @@ void with_engine(const std::string& path, const Way& way, const std::function<vo
     options.batch_tokens = way.batch_tokens;
     options.context_tokens = 512;
     options.lookahead = way.lookahead;
-    options.share_prefixes = way.share_prefixes;
+    options.share_prefixes = way.share_prefixes ? PrefixSharing::where_exact : PrefixSharing::off;
     Engine engine(model, options);
     if (rank != 0) {
       engine.follow();

@@ -56,7 +56,7 @@ class Simulation {
       : dice_(seed), limits_(draw_limits()), scheduler_(limits_), world_(limits_) {
     n_bases_ = dice_.between(1, 3);
     for (int64_t i = 0; i < n_bases_; ++i) bases_.push_back(draw_tokens(limits_.context_tokens));
-    n_requests_ = dice_.between(1, 10);
+    n_requests_ = dice_.between(1, 12);
     share_of_evaluations_ = dice_.chance(0.3) ? 0.4 : 0.0;
     sessions_ = dice_.chance(0.3);
     cancels_ = dice_.chance(0.3);
@@ -98,7 +98,9 @@ class Simulation {
     limits.context_tokens = dice_.between(4, 48);
     limits.max_sequences = dice_.between(1, 6);
     const int64_t whole = ceil_div(limits.context_tokens, limits.page_tokens);
-    limits.n_pages = dice_.chance(0.3) ? whole * limits.max_sequences : dice_.between(1, 2 * whole);
+    limits.n_pages = dice_.chance(0.3)    ? whole * limits.max_sequences
+                     : dice_.chance(0.15) ? dice_.between(1, whole)
+                                          : dice_.between(whole, 2 * whole);
     limits.prompt_tokens = dice_.between(1, 40);
     limits.step_tokens =
         dice_.chance(0.5) ? limits.prompt_tokens + limits.max_sequences : dice_.between(1, 40);
@@ -345,7 +347,7 @@ TEST(SchedulerSimulation, EverySchedulesAnswersAreRight) {
   fmt::print("{} steps, {} tokens, {} spared, {} preemptions\n", n_steps, sum.n_planned_tokens,
              sum.n_spared_tokens, sum.n_preemptions);
   EXPECT_GT(n_steps, kSchedules * 10);
-  EXPECT_GT(sum.n_preemptions, static_cast<int64_t>(kSchedules) / 10);
+  EXPECT_GT(sum.n_preemptions, static_cast<int64_t>(kSchedules) / 20);
   EXPECT_GT(sum.n_spared_tokens, static_cast<int64_t>(kSchedules));
 }
 
@@ -417,9 +419,16 @@ TEST(SchedulerSimulation, TheChecksNoticeASkippedPosition) {
 }
 
 TEST(SchedulerSimulation, TheChecksNoticeWrongAnswers) {
-  Simulation simulation(1);
+  uint64_t seed = 0;
+  const auto is_plain = [](const auto& asked) { return !asked->evaluates && !asked->cancelled; };
+  while (true) {
+    Simulation candidate(seed);
+    candidate.run();
+    if (!candidate.asked().empty() && is_plain(candidate.asked()[0])) break;
+    ASSERT_LT(++seed, 100u);
+  }
+  Simulation simulation(seed);
   simulation.run();
-  ASSERT_FALSE(simulation.asked().empty());
   EXPECT_NO_THROW(simulation.check_answers());
   EXPECT_THROW(simulation.answer_twice(), Fault);
   Asked& asked = *simulation.asked()[0];
