@@ -191,7 +191,7 @@ int BatchRun::compute(Session& session) {
   JournalFacts facts;
   facts["backend"] = session.backend_kind();
   // On GPUs sums are rounded as the ranks cut them.
-  if (session.backend_kind() != "cpu") facts["ranks"] = session.model().plan().n_ranks();
+  if (session.backend_kind() != "CPU") facts["ranks"] = session.model().plan().n_ranks();
   journal_->bind(facts);
   run_.n_vocab = session.config().n_vocab;
   std::unique_ptr<ChatTemplate> chat_template;
