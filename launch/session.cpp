@@ -47,6 +47,10 @@ bool use_gpus(const std::string& backend, Communicator& communicator) {
 
 }  // namespace
 
+int64_t default_context(const ModelConfig& config) {
+  return std::min(config.n_ctx_train, kDefaultContext);
+}
+
 SessionOptions session_options(const ModelOptions& model) {
   if (model.cache_type_k != model.cache_type_v) {
     throw Error(ExitCode::usage, "the cache's keys and values must have the same type",
@@ -124,7 +128,7 @@ Session::Session(const SessionOptions& options, Communicator& communicator)
   if (options.wants_tokenizer && communicator.rank() == 0) tokenizer_ = Tokenizer::from_gguf(file_);
 
   engine_options_.context_tokens =
-      options.context_tokens > 0 ? options.context_tokens : std::min(config_.n_ctx_train, kDefaultContext);
+      options.context_tokens > 0 ? options.context_tokens : default_context(config_);
   engine_options_.batch_tokens = options.batch_tokens;
   engine_options_.verify_every = options.verify_every;
   engine_options_.max_sequences = options.n_sequences;

@@ -38,6 +38,9 @@ struct SessionOptions {
 
 inline constexpr int64_t kDefaultContext = 4096;
 
+/// The context of a sequence where no flag says: the model's own, at most kDefaultContext.
+int64_t default_context(const ModelConfig& config);
+
 /// What the common flags ask for. Throws Error{usage} for combinations that tandem can't do.
 SessionOptions session_options(const ModelOptions& model);
 

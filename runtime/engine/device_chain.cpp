@@ -22,6 +22,7 @@ sampling::Road road_of(const SamplingParams& p, int n_ranks) {
 }  // namespace
 
 std::optional<DeviceChain> device_chain(const SamplingParams& params, int n_ranks, int64_t context_tokens) {
+  if (params.n_logprobs >= 0) return std::nullopt;  // they take all logits
   if (params.bias.size() > static_cast<size_t>(sampling::kMostBias)) return std::nullopt;
   DeviceChain out;
   sampling::Chain& chain = out.chain;

@@ -105,14 +105,14 @@ void Executor::launch(const StepPlan& plan, const LogitsSink& sink) {
       tokens.push_back(known);
     }
   }
-  InFlight step{{plan.step, {}}, {}};
+  InFlight step{{plan.step, {}, {}}, {}};
   const std::vector<StepSample> samples = on_device ? await_samples(plan, step) : std::vector<StepSample>();
   const bool from_all = std::any_of(samples.begin(), samples.end(), [&](const StepSample& sample) {
     return slots_[static_cast<size_t>(sample.slot)].road == sampling::Road::everything;
   });
   model_.forward({tokens, sequences, samples, from_all});
   gather_logits(plan, sink);
-  if (!on_device) step.results.tokens = sample(plan);
+  if (!on_device) step.results = sample(plan);
   in_flight_.push_back(std::move(step));
 }
 
@@ -173,14 +173,16 @@ void Executor::gather_logits(const StepPlan& plan, const LogitsSink& sink) {
   }
 }
 
-std::vector<int32_t> Executor::sample(const StepPlan& plan) {
+StepResults Executor::sample(const StepPlan& plan) {
+  StepResults results;
+  results.step = plan.step;
   std::vector<int64_t> outputs;
   int64_t end = 0;
   for (const PlanSequence& part : plan.sequences) {
     end += static_cast<int64_t>(part.tokens.size());
     if (part.sample) outputs.push_back(end - 1);
   }
-  if (outputs.empty()) return {};
+  if (outputs.empty()) return results;
   const std::span<const float> logits = model_.logits(outputs);
   const auto n_local = static_cast<size_t>(model_.vocab().size());
   std::vector<SampleRow> rows;
@@ -191,12 +193,15 @@ std::vector<int32_t> Executor::sample(const StepPlan& plan) {
         {logits.subspan(rows.size() * n_local, n_local), &slot.sampling, slot.history, slot.history.size()});
   }
   if (device_ != nullptr) ++n_sampled_by_host_;
-  std::vector<int32_t> sampled = sampler_.sample(rows);
+  results.tokens = sampler_.sample(rows);
+  const bool wants_logprobs =
+      std::any_of(rows.begin(), rows.end(), [](const SampleRow& row) { return row.params->n_logprobs >= 0; });
+  if (wants_logprobs) results.logprobs = sampler_.logprobs(rows, results.tokens);
   size_t n_taken = 0;
   for (const PlanSequence& part : plan.sequences) {
-    if (part.sample) slots_[static_cast<size_t>(part.slot)].latest = sampled[n_taken++];
+    if (part.sample) slots_[static_cast<size_t>(part.slot)].latest = results.tokens[n_taken++];
   }
-  return sampled;
+  return results;
 }
 
 }  // namespace tandem

@@ -67,7 +67,7 @@ class Executor {
   std::vector<StepSample> await_samples(const StepPlan& plan, InFlight& step);
   bool device_samples(const StepPlan& plan) const;
   void gather_logits(const StepPlan& plan, const LogitsSink& sink);
-  std::vector<int32_t> sample(const StepPlan& plan);
+  StepResults sample(const StepPlan& plan);
 
   Model& model_;
   Communicator& communicator_;

@@ -26,6 +26,8 @@ struct GenerationRequest {
   std::function<bool(int32_t)> is_end;
   /// Called for every new token; false stops the sequence.
   std::function<bool(int32_t)> on_token;
+  /// Called before on_token with the token's logprobs, where sampling.n_logprobs asks for them.
+  std::function<void(const ChoiceLogprobs&)> on_logprobs;
   /// Called exactly once, last.
   std::function<void(FinishReason)> on_finish;
   /// Called when the sequence begins, with how many of the prompt's tokens a kept cache spares.

@@ -34,6 +34,11 @@ class Sampler {
   /// The chosen token of every row. Throws Error(bad_data) where no token has a finite score.
   std::vector<int32_t> sample(std::span<const SampleRow> rows);
 
+  /// The logprobs of the `tokens` that sample() chose, and of the likeliest, for every row whose parameters
+  /// ask for them (the others get an empty entry). Collective; the same bits on every rank and however the
+  /// vocabulary is cut.
+  std::vector<ChoiceLogprobs> logprobs(std::span<const SampleRow> rows, std::span<const int32_t> tokens);
+
  private:
   struct Pending;
   void adjust(const SampleRow& row, std::vector<float>& logits) const;

@@ -24,11 +24,27 @@ struct SamplingParams {
   int32_t repeat_last_n = 64;  ///< tokens that the penalties look back on; −1: all
   uint64_t seed = 0;
   std::vector<LogitBias> bias;
+  int32_t n_logprobs = -1;  ///< 0 and more: hand out the chosen token's logprob and so many of the likeliest
 
   bool greedy() const { return !(temperature > 0.0f); }
   bool has_penalties() const {
     return repeat_penalty != 1.0f || frequency_penalty != 0.0f || presence_penalty != 0.0f;
   }
 };
+
+/// How likely the model took a token to be: the natural logarithm of the softmax over all logits as the model
+/// gave them, before bias, penalties, cuts and temperature.
+struct TokenLogprob {
+  int32_t token = -1;
+  double logprob = 0.0;
+};
+
+/// A chosen token's, and those of the likeliest tokens, in order (as many as were asked for).
+struct ChoiceLogprobs {
+  double chosen = 0.0;
+  std::vector<TokenLogprob> top;
+};
+
+inline constexpr int32_t kMostLogprobs = 1024;  ///< of the likeliest tokens, for one choice
 
 }  // namespace tandem

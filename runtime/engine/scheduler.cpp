@@ -31,6 +31,7 @@ RequestId Scheduler::submit(GenerationRequest request) {
   sequence->sampling = std::move(request.sampling);
   sequence->is_end = std::move(request.is_end);
   sequence->on_token = std::move(request.on_token);
+  sequence->on_logprobs = std::move(request.on_logprobs);
   sequence->on_finish = std::move(request.on_finish);
   sequence->on_start = std::move(request.on_start);
   sequence->session = request.session;
@@ -109,8 +110,10 @@ void Scheduler::take(const StepResults& results) {
   for (const Part& part : record.parts) {
     if (part.sample) {
       require(n_taken < results.tokens.size(), "a step sampled too few tokens", results.tokens.size());
-      const int32_t token = results.tokens[n_taken++];
-      if (!part.sequence->finished) accept(part.sequence, token);
+      const size_t at = n_taken++;
+      if (part.sequence->finished) continue;
+      accept(part.sequence, results.tokens[at],
+             at < results.logprobs.size() ? &results.logprobs[at] : nullptr);
     } else if (part.last && !part.sequence->finished) {
       end_by_length(part.sequence);
     }
@@ -118,8 +121,8 @@ void Scheduler::take(const StepResults& results) {
   require(n_taken == results.tokens.size(), "a step sampled too many tokens", results.tokens.size());
 }
 
-/// One more token of a sequence is known.
-void Scheduler::accept(const Shared& sequence, int32_t token) {
+/// One more token of a sequence is known; its logprobs are null where none were computed in its step.
+void Scheduler::accept(const Shared& sequence, int32_t token, const ChoiceLogprobs* logprobs) {
   --sequence->n_pending;
   if (sequence->is_end && sequence->is_end(token)) {
     finish(sequence, FinishReason::end_of_generation);
@@ -127,6 +130,7 @@ void Scheduler::accept(const Shared& sequence, int32_t token) {
   }
   sequence->tokens.push_back(token);
   if (sequence->active()) name_pages(*sequence);
+  if (sequence->on_logprobs && logprobs != nullptr) sequence->on_logprobs(*logprobs);
   if (sequence->on_token && !sequence->on_token(token)) {
     finish(sequence, FinishReason::stopped);
   } else if (sequence->n_new() >= sequence->max_new) {

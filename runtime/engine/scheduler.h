@@ -114,7 +114,7 @@ class Scheduler {
   RequestId queue(Shared sequence);
   void finish(const Shared& sequence, FinishReason reason);
   void end_by_length(const Shared& sequence);
-  void accept(const Shared& sequence, int32_t token);
+  void accept(const Shared& sequence, int32_t token, const ChoiceLogprobs* logprobs);
   void keep(Sequence& sequence);
   void leave(Sequence& sequence);
 

@@ -54,7 +54,8 @@ struct StepPlan {
 /// What a step came to, the same on every rank.
 struct StepResults {
   uint64_t step = 0;
-  std::vector<int32_t> tokens;  ///< sampled, in the order of the plan's sequences that sample
+  std::vector<int32_t> tokens;           ///< sampled, in the order of the plan's sequences that sample
+  std::vector<ChoiceLogprobs> logprobs;  ///< one a token; empty where no sequence asks for any
 };
 
 }  // namespace tandem
