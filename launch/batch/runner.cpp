@@ -219,7 +219,6 @@ void BatchRunner::submit(const std::shared_ptr<Work>& work, size_t index) {
     choice.cut_by_stop = sequence->filter.stopped();
     return !choice.cut_by_stop;
   };
-  generation.on_start = [this, n = static_cast<int64_t>(prompt.size())](int64_t) { progress_.n_prompt += n; };
   generation.on_finish = [this, work, &choice, sequence](FinishReason reason) {
     choice.text += sequence->filter.push(sequence->detokenizer.finish());
     choice.cut_by_stop = sequence->filter.stopped();
@@ -254,6 +253,7 @@ void BatchRunner::record(Work& work) {
       options_.identity, work.number, work.custom_id, work.request, work.n_prompt_tokens, work.choices,
       [this](int32_t token, bool show_special) { return tokenizer_.token_bytes(token, show_special); });
   journal_.append(result);
+  progress_.n_prompt += work.n_prompt_tokens;
   ++progress_.n_done;
 }
 

@@ -32,8 +32,8 @@ struct BatchProgress {
   uint64_t n_lines = 0;
   uint64_t n_done = 0;         ///< lines, those of earlier runs included
   uint64_t n_done_before = 0;  ///< of earlier runs
-  int64_t n_prompt = 0;        ///< tokens of this run
-  int64_t n_new = 0;
+  int64_t n_prompt = 0;        ///< tokens of this run's finished lines
+  int64_t n_new = 0;           ///< tokens of this run, unfinished lines' included
 };
 
 class BatchRunner {
