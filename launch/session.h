@@ -32,6 +32,9 @@ struct SessionOptions {
 
 inline constexpr int64_t kDefaultContext = 4096;
 
+/// Throws Error{usage} where there are more ranks than units to deal: some would be left without any work.
+void check_rank_count(const ModelConfig& config, int n_ranks);
+
 /// What the common flags ask for. Throws Error{usage} for combinations that tandem can't do.
 SessionOptions session_options(const ModelOptions& model);
 
