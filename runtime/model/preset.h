@@ -1,6 +1,6 @@
 // Well-known models by name: their shapes, and what their files hold at a given quant mix, so that a plan can be made
 // before anything was downloaded. The shapes are those of scripts/synth/shapes.py, held against them by
-// tests/e2e/test_plan.py. Called by launch/plan.
+// tests/scripts/test_plan_presets.py. Called by launch/plan.
 #pragma once
 
 #include <span>
