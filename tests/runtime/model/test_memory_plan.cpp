@@ -232,9 +232,10 @@ TEST(Preset, CanBePlanned) {
         const MemoryPlan plan(file, config, SplitWeights(n_ranks));
         int64_t sum = 0;
         for (int r = 0; r < n_ranks; ++r) sum += plan.rank(r, {}).weight_bytes;
-        // tiles hold what the file holds: Q3_K takes 112 bytes for 110, cuts and last tiles a little
+        // tiles hold what the file holds, and a little: Q3_K takes 112 bytes for 110, and a cut within 256 columns is
+        // kept by both neighbours
         EXPECT_GT(static_cast<double>(sum), 0.999 * static_cast<double>(file.total_bytes()));
-        EXPECT_LT(static_cast<double>(sum), 1.03 * static_cast<double>(file.total_bytes()))
+        EXPECT_LT(static_cast<double>(sum), 1.04 * static_cast<double>(file.total_bytes()))
             << preset.name << " " << mix.name << " " << n_ranks;
       }
     }
