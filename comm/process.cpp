@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cerrno>
 #include <cstring>
@@ -20,6 +21,8 @@ constexpr int kRankZeroGraceMs = 250;  // so long another rank leaves the line t
 constexpr int kSpeechGraceMs = 1000;   // so long a process waits for the one that took the line on
 constexpr int kFollowMs = 120;         // so long the others' watchdogs may need to see the code
 constexpr int kLastExitS = 3;
+constexpr size_t kSignals = 65;
+constexpr int kSignalGraceMs = 2000;
 
 LifeBlock g_own_block;
 RankLife g_own_rank;
@@ -31,6 +34,9 @@ std::atomic<int> g_last_exit_code{1};
 std::atomic<int> g_rank{0};
 std::atomic<void (*)(int)> g_abort_job{nullptr};
 std::thread::id g_job_thread;
+std::array<std::atomic<int>, kSignals> g_answer_codes{};  // 0: as usual
+std::array<std::atomic<int>, kSignals> g_answer_ms{};
+std::atomic<int> g_checkpoint_file{-1};
 
 void nap_ms(int ms) {
   const timespec nap{.tv_sec = ms / 1000, .tv_nsec = (ms % 1000) * 1'000'000L};
@@ -148,6 +154,27 @@ void clear_pending_signal() {
   LifeBlock& block = *g_block.load();
   block.n_clears.fetch_add(1);
   block.signal.store(0);
+}
+
+SignalAnswer signal_answer(int signal) {
+  const auto i = static_cast<size_t>(signal);
+  if (i >= kSignals || g_answer_codes[i].load() == 0) return {128 + signal, kSignalGraceMs};
+  return {g_answer_codes[i].load(), g_answer_ms[i].load()};
+}
+
+void set_signal_answer(int signal, SignalAnswer answer) {
+  const auto i = static_cast<size_t>(signal);
+  require(i < kSignals && answer.exit_code != 0, "not an answer to a signal", signal, answer.exit_code);
+  g_answer_ms[i].store(answer.grace_ms);
+  g_answer_codes[i].store(answer.exit_code);
+}
+
+void set_checkpoint_file(int fd) {
+  g_checkpoint_file.store(fd);
+}
+
+int checkpoint_file() {
+  return g_checkpoint_file.load();
 }
 
 void arm_last_exit(int seconds, int exit_code) {

@@ -21,11 +21,25 @@ std::string current_phase();
 void install_signal_handlers();
 
 /// The signal that asked any rank of this node to end, or 0. Rank 0 asks this once a step and puts the end
-/// into the plan, so that all ranks leave at the same step; the program then returns 128 + signal. A process
-/// that has not ended two seconds after the signal is ended by its watchdog.
+/// into the plan, so that all ranks leave at the same step; the program then returns signal_answer()'s code.
+/// A process that has not ended within its grace is ended by its watchdog.
 int pending_signal();
 /// Forgets the pending signal: for a program to which SIGINT means "stop this answer". Rank 0 only.
 void clear_pending_signal();
+
+/// What a signal that asks for the end leads to.
+struct SignalAnswer {
+  int exit_code = 0;
+  int grace_ms = 0;  ///< after which the watchdog ends a process that has not ended by itself
+};
+/// 128 + signal and two seconds, unless set_signal_answer() said otherwise.
+SignalAnswer signal_answer(int signal);
+/// For a program that can be continued, and says so by its exit code. Every rank sets the same.
+void set_signal_answer(int signal, SignalAnswer answer);
+/// A file that is put on the disk as soon as a signal has come, however long the step in progress takes: by
+/// the watchdog, beside the thread that writes to it. −1: none (before the file is closed).
+void set_checkpoint_file(int fd);
+int checkpoint_file();
 
 /// Ends every rank of the job with `exit_code` and at most one line on stderr: "tandem: LINE" where rank 0
 /// says it too, else "tandem: rank R: LINE". Ranks that meet the same fault within a quarter of a second

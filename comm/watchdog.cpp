@@ -27,7 +27,6 @@ namespace tandem {
 namespace {
 
 constexpr int kTickMs = 50;
-constexpr int64_t kSignalGraceTicks = 2000 / kTickMs;
 constexpr int kSpeechGraceMs = 1000;
 constexpr int kLastExitS = 3;
 constexpr double kDefaultStaleS = 20;
@@ -206,18 +205,20 @@ void Watchdog::look_at_launcher() {
 void Watchdog::look_at_signal() {
   const int signal = block_->signal.load();
   n_signal_ticks_ = signal == 0 ? 0 : n_signal_ticks_ + 1;
-  if (n_signal_ticks_ <= kSignalGraceTicks) return;
+  if (n_signal_ticks_ == 1 && checkpoint_file() >= 0) fsync(checkpoint_file());
+  const SignalAnswer answer = signal_answer(signal);
+  if (n_signal_ticks_ <= answer.grace_ms / kTickMs) return;
   std::array<char, 160> line{};
-  std::snprintf(line.data(), line.size(), "%s, and not ended after 2 s (in %s); all ranks end",
-                signal_name(signal), current_phase().c_str());
-  end(128 + signal, line.data());
+  std::snprintf(line.data(), line.size(), "%s, and not ended after %g s (in %s); all ranks end",
+                signal_name(signal), answer.grace_ms / 1000.0, current_phase().c_str());
+  end(answer.exit_code, line.data());
 }
 
 void Watchdog::declare_dead(const Peer& peer, const char* how) {
   // A launcher that ends the job because of another node's rank kills ours one by one, after a SIGTERM: that
   // this one died is no news then, and the other node has said what is.
   const int signal = block_->signal.load();
-  if (comm_.n_nodes() > 1 && signal != 0) end(128 + signal, nullptr);
+  if (comm_.n_nodes() > 1 && signal != 0) end(signal_answer(signal).exit_code, nullptr);
   const uint64_t word = peer.life->phase.load();
   std::array<char, sizeof word + 1> phase{};
   std::memcpy(phase.data(), &word, sizeof word);

@@ -29,6 +29,7 @@ struct Command {
 
 int run_command(Job& job, const Arguments& arguments);
 int chat_command(Job& job, const Arguments& arguments);
+int batch_command(Job& job, const Arguments& arguments);
 int bench_command(Job& job, const Arguments& arguments);
 int perplexity_command(Job& job, const Arguments& arguments);
 int logits_command(Job& job, const Arguments& arguments);

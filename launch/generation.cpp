@@ -39,9 +39,19 @@ ChatTemplate open_chat_template(const ChatOptions& options, const GgufFile& file
 
 std::vector<int32_t> encode_chat(const ChatTemplate& chat_template, const std::vector<ChatMessage>& messages,
                                  const Tokenizer& tokenizer) {
+  nlohmann::ordered_json list = nlohmann::ordered_json::array();
+  for (const ChatMessage& message : messages)
+    list.push_back({{"role", message.role}, {"content", message.content}});
+  return encode_messages(chat_template, list, nlohmann::ordered_json::object(), tokenizer);
+}
+
+std::vector<int32_t> encode_messages(const ChatTemplate& chat_template,
+                                     const nlohmann::ordered_json& messages,
+                                     const nlohmann::ordered_json& variables, const Tokenizer& tokenizer) {
   const std::string bos = special_text(tokenizer, tokenizer.bos());
-  const std::string text =
-      chat_template.render(messages, true, bos, special_text(tokenizer, tokenizer.eos()));
+  nlohmann::ordered_json all = variables;
+  all["messages"] = messages;
+  const std::string text = chat_template.render({}, true, bos, special_text(tokenizer, tokenizer.eos()), all);
   // Most templates write BOS themselves; it must not come twice.
   const bool has_bos = !bos.empty() && text.starts_with(bos);
   return tokenizer.encode(text, {.add_special = !has_bos, .parse_special = true});

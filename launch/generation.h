@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,12 @@ ChatTemplate open_chat_template(const ChatOptions& options, const GgufFile& file
 /// The conversation's tokens up to where the assistant is to speak.
 std::vector<int32_t> encode_chat(const ChatTemplate& chat_template, const std::vector<ChatMessage>& messages,
                                  const Tokenizer& tokenizer);
+
+/// The same of messages that are JSON objects (role, content, and what else a template may read); `variables`
+/// (an object) are what the template gets besides.
+std::vector<int32_t> encode_messages(const ChatTemplate& chat_template,
+                                     const nlohmann::ordered_json& messages,
+                                     const nlohmann::ordered_json& variables, const Tokenizer& tokenizer);
 
 /// The engine's parameters; draws a seed and tells it where none was given.
 SamplingParams sampling_params(const SamplingOptions& options);

@@ -18,6 +18,7 @@ namespace {
 constexpr std::array kCommands = {
     Command{"run", "continue a prompt, or answer it", run_command},
     Command{"chat", "converse at the terminal", chat_command},
+    Command{"batch", "answer a file of requests, exactly once", batch_command},
     Command{"bench", "measure prompt and generation speed", bench_command},
     Command{"perplexity", "measure how well a model predicts a text", perplexity_command},
     Command{"logits", "write the logits of every token of a text", logits_command},

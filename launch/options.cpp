@@ -154,20 +154,24 @@ void add_prompt_options(OptionParser& parser, PromptOptions& options) {
                     });
 }
 
-std::string prompt_text(OptionParser& parser, const PromptOptions& options) {
-  const bool from_file = parser.given("file");
-  if (from_file == parser.given("prompt")) parser.fail("give either -p TEXT or -f FILE");
-  if (!from_file) return options.prompt;
-  std::ifstream file(options.file, std::ios::binary);
+std::string file_text(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
   std::string text;
   std::array<char, 65536> chunk;
   // By read(): an iterator over the buffer would throw ios_base::failure where reading fails.
   while (file.read(chunk.data(), chunk.size()), file.gcount() > 0) {
     text.append(chunk.data(), static_cast<size_t>(file.gcount()));
   }
-  if (!file.is_open() || file.bad()) {
-    throw Error(ExitCode::io, fmt::format("{}: {}", options.file, std::strerror(errno)));
-  }
+  if (!file.is_open() || file.bad())
+    throw Error(ExitCode::io, fmt::format("{}: {}", path, std::strerror(errno)));
+  return text;
+}
+
+std::string prompt_text(OptionParser& parser, const PromptOptions& options) {
+  const bool from_file = parser.given("file");
+  if (from_file == parser.given("prompt")) parser.fail("give either -p TEXT or -f FILE");
+  if (!from_file) return options.prompt;
+  std::string text = file_text(options.file);
   if (!text.empty() && text.back() == '\n') text.pop_back();
   return text;
 }

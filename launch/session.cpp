@@ -37,10 +37,14 @@ void check_rank_count(const ModelConfig& config, int n_ranks) {
   const int64_t most = std::max(config.n_heads, ceil_div(config.n_ff, ffn_unit(config.n_ff)));
   if (n_ranks > most) {
     throw Error(ExitCode::usage,
-                fmt::format("{} ranks are more than this model can be split into ({} heads, {} FFN units)", n_ranks,
-                            config.n_heads, ceil_div(config.n_ff, ffn_unit(config.n_ff))),
+                fmt::format("{} ranks are more than this model can be split into ({} heads, {} FFN units)",
+                            n_ranks, config.n_heads, ceil_div(config.n_ff, ffn_unit(config.n_ff))),
                 fmt::format("start at most {} ranks", most));
   }
+}
+
+int64_t default_context(const ModelConfig& config) {
+  return std::min(config.n_ctx_train, kDefaultContext);
 }
 
 SessionOptions session_options(const ModelOptions& model) {
@@ -102,7 +106,7 @@ Session::Session(const SessionOptions& options, Communicator& communicator)
 
   EngineOptions engine_options;
   engine_options.context_tokens =
-      options.context_tokens > 0 ? options.context_tokens : std::min(config_.n_ctx_train, kDefaultContext);
+      options.context_tokens > 0 ? options.context_tokens : default_context(config_);
   engine_options.batch_tokens = options.batch_tokens;
 
   std::unique_ptr<Backend> backend = make_backend(options, communicator);

@@ -6,7 +6,7 @@ tandem_cache=${TANDEM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tandem}
 
 # What a build needs, by its name in Debian 12 and Ubuntu 24.04.
 build_packages=(g++ cmake ninja-build pkg-config libopenmpi-dev openmpi-bin libboost-program-options-dev
-  libfmt-dev libspdlog-dev nlohmann-json3-dev libpcre2-dev libhwloc-dev libgtest-dev libbenchmark-dev
+  libfmt-dev libspdlog-dev nlohmann-json3-dev libpcre2-dev libhwloc-dev libxxhash-dev libgtest-dev libbenchmark-dev
   python3 python3-venv)
 # What the tests and their comfort need beyond that.
 test_packages=(clang-14 clang-format-14 libclang-rt-14-dev ccache mold slurm-wlm munge shellcheck)

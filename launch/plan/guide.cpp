@@ -66,8 +66,9 @@ struct Limit {
 };
 
 constexpr std::array kLimits = {
-    Limit{1, "Q8_0", 30}, Limit{1, "Q6_K", 40}, Limit{1, "Q5_K_M", 50},  Limit{1, "Q4_K_M", 70},  Limit{1, "Q3_K_M", 90},
-    Limit{2, "Q8_0", 70}, Limit{2, "Q6_K", 90}, Limit{2, "Q5_K_M", 110}, Limit{2, "Q4_K_M", 140}, Limit{2, "Q3_K_M", 180},
+    Limit{1, "Q8_0", 30},    Limit{1, "Q6_K", 40},    Limit{1, "Q5_K_M", 50}, Limit{1, "Q4_K_M", 70},
+    Limit{1, "Q3_K_M", 90},  Limit{2, "Q8_0", 70},    Limit{2, "Q6_K", 90},   Limit{2, "Q5_K_M", 110},
+    Limit{2, "Q4_K_M", 140}, Limit{2, "Q3_K_M", 180},
 };
 
 /// What a context, or several sequences of 4096, cost beside the weights.
@@ -107,8 +108,13 @@ GgufFile file_of(const ModelPreset& preset, const char* mix) {
 json row_json(const Row& row) {
   const ModelPreset& preset = preset_named(row.preset);
   const GgufFile file = file_of(preset, row.mix);
-  json out = {{"part", row.part},     {"gpus", row.n_gpus},         {"preset", row.preset},        {"mix", row.mix},
-              {"remark", row.remark}, {"claimed_gb", row.claimed_gb}, {"file_bytes", file.total_bytes()}};
+  json out = {{"part", row.part},
+              {"gpus", row.n_gpus},
+              {"preset", row.preset},
+              {"mix", row.mix},
+              {"remark", row.remark},
+              {"claimed_gb", row.claimed_gb},
+              {"file_bytes", file.total_bytes()}};
   out["supported"] = can_run(preset);
   out["gpu_bytes"] = nullptr;
   out["largest_context"] = nullptr;
@@ -144,17 +150,17 @@ json rule_json(const Rule& rule) {
   const GgufFile file = file_of(preset_named("llama-3.1-70b"), "Q4_K_M");
   const MemoryPlan plan(file, ModelConfig::from_gguf(file), SplitWeights(2));
   const RankMemory memory = plan.rank(0, request_of(rule.context, rule.n_sequences));
-  return {{"context", rule.context},
-          {"sequences", rule.n_sequences},
-          {"claimed", rule.claimed},
-          {"cache_share", static_cast<double>(memory.cache_bytes) / static_cast<double>(memory.weight_bytes)}};
+  return {
+      {"context", rule.context},
+      {"sequences", rule.n_sequences},
+      {"claimed", rule.claimed},
+      {"cache_share", static_cast<double>(memory.cache_bytes) / static_cast<double>(memory.weight_bytes)}};
 }
 
 std::string row_text(const json& row) {
   const auto of_file = [](const json& bytes) { return bytes.get<double>() / 1e9; };
-  const std::string memory = row.at("gpu_bytes").is_null()
-                                 ? "-"
-                                 : fmt::format("{:.0f}", row.at("gpu_bytes").get<double>() / 0x1p20);
+  const std::string memory =
+      row.at("gpu_bytes").is_null() ? "-" : fmt::format("{:.0f}", row.at("gpu_bytes").get<double>() / 0x1p20);
   std::string truth = row.at("fits").get<bool>() ? "yes" : "NO";
   std::string context = "-";
   if (!row.at("supported").get<bool>()) {
@@ -166,8 +172,9 @@ std::string row_text(const json& row) {
   const std::string remark = row.at("remark").get<std::string>();
   return fmt::format("{:<13}{:<17}{:<8}{:>5}{:>9.1f}{:>10}{:>10}  {}{}\n", row.at("part").get<std::string>(),
                      row.at("preset").get<std::string>(), row.at("mix").get<std::string>(),
-                     fmt::format("~{:.0f}", row.at("claimed_gb").get<double>()), of_file(row.at("file_bytes")), memory,
-                     context, truth, remark.empty() ? "" : fmt::format(" (guide: {})", remark));
+                     fmt::format("~{:.0f}", row.at("claimed_gb").get<double>()),
+                     of_file(row.at("file_bytes")), memory, context, truth,
+                     remark.empty() ? "" : fmt::format(" (guide: {})", remark));
 }
 
 }  // namespace
@@ -189,24 +196,26 @@ std::string guide_text(const json& guide) {
       "The guide's table for two V100-SXM2-32GB (31141 MiB each, {:g} of it used), and what is true.\n"
       "GB are 10^9 bytes of tensors; a GPU's MiB are with one sequence of {} positions (f16 cache).\n\n"
       "{:<13}{:<17}{:<8}{:>5}{:>9}{:>10}{:>10}  {}\n",
-      guide.at("mem_fraction").get<double>(), guide.at("context").get<int64_t>(), "", "model", "mix", "said", "GB",
-      "MiB a GPU", "context", "fits");
+      guide.at("mem_fraction").get<double>(), guide.at("context").get<int64_t>(), "", "model", "mix", "said",
+      "GB", "MiB a GPU", "context", "fits");
   for (const json& row : guide.at("rows")) out += row_text(row);
   out += "\nLargest model, in 10^9 weights (weights alone, at the bits that the mix gives Llama-3.1-70B)\n";
   for (const json& limit : guide.at("limits")) {
-    out += fmt::format("  {} GPU{}  {:<7} said ~{:.0f}, is {:.0f} ({:.2f} bits a weight)\n", limit.at("gpus").get<int>(),
-                       limit.at("gpus").get<int>() == 1 ? " " : "s", limit.at("mix").get<std::string>(),
-                       limit.at("claimed_weights").get<double>() / 1e9, limit.at("largest_weights").get<double>() / 1e9,
+    out += fmt::format("  {} GPU{}  {:<7} said ~{:.0f}, is {:.0f} ({:.2f} bits a weight)\n",
+                       limit.at("gpus").get<int>(), limit.at("gpus").get<int>() == 1 ? " " : "s",
+                       limit.at("mix").get<std::string>(), limit.at("claimed_weights").get<double>() / 1e9,
+                       limit.at("largest_weights").get<double>() / 1e9,
                        limit.at("bits_per_weight").get<double>());
   }
   out += "\nRules of thumb, as shares of the weights (Llama-3.1-70B Q4_K_M on two GPUs, f16 cache)\n";
   for (const json& rule : guide.at("rules")) {
-    out += fmt::format("  {} × {:>5} positions  said +{:.0f} %, is +{:.1f} %\n", rule.at("sequences").get<int64_t>(),
-                       rule.at("context").get<int64_t>(), 100 * rule.at("claimed").get<double>(),
-                       100 * rule.at("cache_share").get<double>());
+    out += fmt::format("  {} × {:>5} positions  said +{:.0f} %, is +{:.1f} %\n",
+                       rule.at("sequences").get<int64_t>(), rule.at("context").get<int64_t>(),
+                       100 * rule.at("claimed").get<double>(), 100 * rule.at("cache_share").get<double>());
   }
   return out +
-         "  system memory  said half of the model, is 64 MiB a node while loading, plus what the system caches of the "
+         "  system memory  said half of the model, is 64 MiB a node while loading, plus what the system "
+         "caches of the "
          "file\n";
 }
 

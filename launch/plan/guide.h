@@ -1,5 +1,5 @@
-// The table of models that a guide for the box with two Tesla V100-SXM2-32GB gives, as data, and what is true of each
-// row. Called by `tandem plan --guide`.
+// The table of models that a guide for the box with two Tesla V100-SXM2-32GB gives, as data, and what is true
+// of each row. Called by `tandem plan --guide`.
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>

@@ -27,7 +27,8 @@ json rank_json(const PlanQuestion& question, int r) {
   const RankMemory memory = question.plan.rank(r, question.request);
   const RankShard& shard = question.plan.shards().rank(r);
   int64_t file_bytes = 0;
-  for (const GgufTensor& tensor : question.file.tensors()) file_bytes += question.plan.shards().bytes(tensor, r);
+  for (const GgufTensor& tensor : question.file.tensors())
+    file_bytes += question.plan.shards().bytes(tensor, r);
   return {{"rank", r},
           {"q_heads", range_json(shard.q_heads)},
           {"kv_heads", range_json(shard.kv_heads)},
@@ -58,18 +59,20 @@ void add_verdict(const PlanQuestion& question, json& out) {
 }
 
 std::string verdict_text(const json& plan) {
-  if (plan.at("fits").is_null()) return "With --memory SIZE (of one rank): whether it fits, and what would.\n";
+  if (plan.at("fits").is_null())
+    return "With --memory SIZE (of one rank): whether it fits, and what would.\n";
   const auto usable = plan.at("usable_bytes").get<int64_t>();
   const auto most = plan.at("largest_total_bytes").get<int64_t>();
-  std::string out =
-      fmt::format("{}: the fullest rank takes {:.0f} of the {:.0f} MiB that may be used ({:.0f} MiB · {:g})\n",
-                  plan.at("fits").get<bool>() ? "It fits" : "It does not fit", mib(most), mib(usable),
-                  mib(plan.at("memory_bytes")), plan.at("mem_fraction").get<double>());
+  std::string out = fmt::format(
+      "{}: the fullest rank takes {:.0f} of the {:.0f} MiB that may be used ({:.0f} MiB · {:g})\n",
+      plan.at("fits").get<bool>() ? "It fits" : "It does not fit", mib(most), mib(usable),
+      mib(plan.at("memory_bytes")), plan.at("mem_fraction").get<double>());
   const auto context = plan.at("largest_context").get<int64_t>();
   const auto sequences = plan.at("largest_sequences").get<int64_t>();
   const auto n = plan.at("sequences").get<int64_t>();
   const std::string each = n == 1 ? "one sequence" : fmt::format("each of {} sequences", n);
-  if (context == 0) return out + fmt::format("No context of {} fits: use more ranks or a smaller model.\n", each);
+  if (context == 0)
+    return out + fmt::format("No context of {} fits: use more ranks or a smaller model.\n", each);
   const auto trained = plan.at("trained_context").get<int64_t>();
   out += fmt::format("Largest context of {}: {} positions{}\n", each, context,
                      context > trained ? fmt::format(" (the model was trained on {})", trained) : "");
@@ -119,13 +122,13 @@ std::string plan_text(const json& plan) {
       n_ranks == 1 ? "" : "s", plan.at("sequences").get<int64_t>(),
       plan.at("sequences").get<int64_t>() == 1 ? "" : "s", plan.at("context").get<int64_t>(),
       plan.at("cache_type").get<std::string>(), plan.at("batch").get<int64_t>());
-  out += fmt::format("{:<6}{:>14}{:>14}{:>14}{:>14}{:>14}\n", "MiB", "weights", "KV cache", "step buffers", "exchange",
-                     "sum");
+  out += fmt::format("{:<6}{:>14}{:>14}{:>14}{:>14}{:>14}\n", "MiB", "weights", "KV cache", "step buffers",
+                     "exchange", "sum");
   for (const json& rank : plan.at("per_rank")) {
     out += fmt::format("{:<6}{:>14.1f}{:>14.1f}{:>14.1f}{:>14.1f}{:>14.1f}\n",
                        fmt::format("rank {}", rank.at("rank").get<int>()), mib(rank.at("weight_bytes")),
-                       mib(rank.at("cache_bytes")), mib(rank.at("workspace_bytes")), mib(rank.at("exchange_bytes")),
-                       mib(rank.at("total_bytes")));
+                       mib(rank.at("cache_bytes")), mib(rank.at("workspace_bytes")),
+                       mib(rank.at("exchange_bytes")), mib(rank.at("total_bytes")));
   }
   return out + "\n" + verdict_text(plan);
 }

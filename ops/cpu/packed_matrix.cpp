@@ -202,8 +202,7 @@ void UnmapPages::operator()(std::byte* p) const {
 size_t PackedMatrix::bytes_of(TensorType type, int64_t n_rows, Range cols) {
   if (n_rows == 0 || cols.empty()) return 0;
   int64_t panel_bytes = 0;
-  with_format(type,
-              [&]<class F>(F) { panel_bytes = PackedLayout<F>::panel_bytes(cols.size(), cols.begin); });
+  with_format(type, [&]<class F>(F) { panel_bytes = PackedLayout<F>::panel_bytes(cols.size(), cols.begin); });
   return static_cast<size_t>(ceil_div(n_rows, kPanelRows) * panel_bytes);
 }
 

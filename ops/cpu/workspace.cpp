@@ -17,8 +17,8 @@ size_t cpu_workspace_bytes(const BackendShape& shape, const CpuStepForms& forms,
                            int64_t n_outputs) {
   const int64_t n_heads_cols = static_cast<int64_t>(shape.kv_of_head.size()) * shape.head_dim;
   const int64_t n_kv_cols = shape.n_kv_heads * shape.head_dim;
-  const int64_t floats = n_tokens * (shape.n_embd + n_heads_cols + 2 * n_kv_cols + 2 * shape.n_ff) +
-                         n_outputs * shape.n_vocab;
+  const int64_t floats =
+      n_tokens * (shape.n_embd + n_heads_cols + 2 * n_kv_cols + 2 * shape.n_ff) + n_outputs * shape.n_vocab;
   size_t n_bytes = static_cast<size_t>(floats) * sizeof(float);
   n_bytes += largest(n_tokens, shape.n_embd, forms.normed);
   n_bytes += largest(n_tokens, n_heads_cols, forms.attended);

@@ -1,5 +1,5 @@
-// Which sizes attention is made for, and how much scratch memory that takes: plain arithmetic, compiled in every
-// build. Used by ops/cuda/attention.cpp, which cuts its memory by it, and by plans.
+// Which sizes attention is made for, and how much scratch memory that takes: plain arithmetic, compiled in
+// every build. Used by ops/cuda/attention.cpp, which cuts its memory by it, and by plans.
 #pragma once
 
 #include <algorithm>

@@ -1,5 +1,5 @@
-// How many bytes the paged cache of ops/cuda/kv_cache.h takes: plain arithmetic, compiled in every build, so that
-// plans can be made where there is no CUDA.
+// How many bytes the paged cache of ops/cuda/kv_cache.h takes: plain arithmetic, compiled in every build, so
+// that plans can be made where there is no CUDA.
 #pragma once
 
 #include <cstddef>

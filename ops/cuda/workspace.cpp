@@ -65,7 +65,8 @@ size_t step_bytes_of(const BackendShape& shape, int64_t n_pairs, int64_t n_ropes
   constexpr int64_t kSequences = 256;
   const int64_t few = std::min(shape.max_tokens, kGraphTokens);
   const int64_t n_outputs = std::max<int64_t>(1, shape.max_outputs);
-  const int64_t head = n_outputs * (4 * shape.n_vocab + segments_of({0, shape.n_embd}).size() * ActLayout::kQ15Bytes);
+  const int64_t head =
+      n_outputs * (4 * shape.n_vocab + segments_of({0, shape.n_embd}).size() * ActLayout::kQ15Bytes);
   return static_cast<size_t>(buffer(few, few) +
                              buffer(shape.max_tokens, std::min(shape.max_tokens, kSequences)) + head);
 }

@@ -1,5 +1,5 @@
-// What the CUDA backend takes of a device's memory: plain arithmetic, compiled in every build. Called by the backend
-// before anything is allocated, and by runtime/model/memory_plan, which needs no device.
+// What the CUDA backend takes of a device's memory: plain arithmetic, compiled in every build. Called by the
+// backend before anything is allocated, and by runtime/model/memory_plan, which needs no device.
 #pragma once
 
 #include <string>
@@ -23,8 +23,9 @@ size_t cache_bytes_of(const BackendShape& shape);
 /// attention's scratch.
 size_t workspace_bytes_of(const BackendShape& shape, int n_multiprocessors);
 
-/// Bytes of what steps need beside that: their variables on the device (step_buffer.h; `n_pairs`: rotated pairs of a
-/// head, of each of `n_ropes` rotations), and the head's rows for max(1, shape.max_outputs) outputs.
+/// Bytes of what steps need beside that: their variables on the device (step_buffer.h; `n_pairs`: rotated
+/// pairs of a head, of each of `n_ropes` rotations), and the head's rows for max(1, shape.max_outputs)
+/// outputs.
 size_t step_bytes_of(const BackendShape& shape, int64_t n_pairs, int64_t n_ropes);
 
 /// Why weights, cache and workspace don't fit into `usable` bytes, with each one's size and the largest cache

@@ -31,6 +31,8 @@ struct GenerationRequest {
   std::function<bool(int32_t)> is_end;
   /// Called for every new token; false stops the sequence.
   std::function<bool(int32_t)> on_token;
+  /// Called before on_token with the token's logprobs, where sampling.n_logprobs asks for them.
+  std::function<void(const ChoiceLogprobs&)> on_logprobs;
   std::function<void(FinishReason)> on_finish;
   /// Called when the sequence begins, with how many of the prompt's tokens a kept cache spares.
   std::function<void(int64_t n_cached)> on_start;
@@ -107,6 +109,7 @@ class Engine {
   int64_t largest_shard_ = 0;
   std::vector<Slot> slots_;
   uint64_t next_step_ = 0;
+  std::vector<ChoiceLogprobs> latest_logprobs_;  // of the latest step's tokens; empty where none asks
 
   std::deque<std::unique_ptr<Sequence>> waiting_;
   std::vector<std::unique_ptr<Sequence>> active_;

@@ -147,6 +147,7 @@ std::vector<int32_t> Engine::sample(const StepPlan& plan) {
     end += static_cast<int64_t>(part.tokens.size());
     if (part.sample) outputs.push_back(end - 1);
   }
+  latest_logprobs_.clear();
   if (outputs.empty()) return {};
   const std::span<const float> logits = model_.logits(outputs);
   const auto n_local = static_cast<size_t>(model_.vocab().size());
@@ -157,7 +158,11 @@ std::vector<int32_t> Engine::sample(const StepPlan& plan) {
     rows.push_back(
         {logits.subspan(rows.size() * n_local, n_local), &slot.sampling, slot.history, slot.history.size()});
   }
-  return sampler_.sample(rows);
+  std::vector<int32_t> tokens = sampler_.sample(rows);
+  const bool wants_logprobs =
+      std::any_of(rows.begin(), rows.end(), [](const SampleRow& row) { return row.params->n_logprobs >= 0; });
+  if (wants_logprobs) latest_logprobs_ = sampler_.logprobs(rows, tokens);
+  return tokens;
 }
 
 }  // namespace tandem

@@ -24,6 +24,7 @@ struct SamplingParams {
   int32_t repeat_last_n = 64;  ///< tokens that the penalties look back on; −1: all
   uint64_t seed = 0;
   std::vector<LogitBias> bias;
+  int32_t n_logprobs = -1;  ///< 0 and more: hand out the chosen token's logprob and so many of the likeliest
 
   bool greedy() const { return !(temperature > 0.0f); }
   bool has_penalties() const {

@@ -39,6 +39,7 @@ void Engine::submit(GenerationRequest request) {
   sequence->sampling = std::move(request.sampling);
   sequence->is_end = std::move(request.is_end);
   sequence->on_token = std::move(request.on_token);
+  sequence->on_logprobs = std::move(request.on_logprobs);
   sequence->on_finish = std::move(request.on_finish);
   sequence->on_start = std::move(request.on_start);
   sequence->session = request.session;
@@ -170,13 +171,15 @@ void Engine::take_results(const StepPlan& plan, std::span<const int32_t> sampled
       if (sequence.n_left() == 0) finish(sequence, FinishReason::length);
       continue;
     }
-    const int32_t token = sampled[next_sampled++];
+    const size_t at = next_sampled++;
+    const int32_t token = sampled[at];
     if (sequence.is_end && sequence.is_end(token)) {
       finish(sequence, FinishReason::end_of_generation);
       continue;
     }
     sequence.tokens.push_back(token);
     ++sequence.n_new;
+    if (sequence.on_logprobs && at < latest_logprobs_.size()) sequence.on_logprobs(latest_logprobs_[at]);
     if (sequence.on_token && !sequence.on_token(token)) {
       finish(sequence, FinishReason::stopped);
     } else if (sequence.n_new >= sequence.max_new) {

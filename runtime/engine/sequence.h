@@ -25,6 +25,7 @@ struct Engine::Sequence {
   bool finished = false;
   std::function<bool(int32_t)> is_end;
   std::function<bool(int32_t)> on_token;
+  std::function<void(const ChoiceLogprobs&)> on_logprobs;
   std::function<void(FinishReason)> on_finish;
   std::function<void(int64_t)> on_start;
   std::function<void(int64_t, std::span<const float>)> on_logits;

@@ -65,6 +65,7 @@ void put_sampling(Writer& out, const SamplingParams& p) {
   out.put(p.repeat_last_n);
   out.put(p.seed);
   out.put(p.bias);
+  out.put(p.n_logprobs);
 }
 
 SamplingParams get_sampling(Reader& in) {
@@ -79,6 +80,7 @@ SamplingParams get_sampling(Reader& in) {
   p.repeat_last_n = in.get<int32_t>();
   p.seed = in.get<uint64_t>();
   p.bias = in.get_vector<LogitBias>();
+  p.n_logprobs = in.get<int32_t>();
   return p;
 }
 

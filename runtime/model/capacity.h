@@ -1,5 +1,5 @@
-// How much a model can do at once, and what that makes a rank's backend allocate. Pure; asked by the model when it
-// loads and by the memory plan.
+// How much a model can do at once, and what that makes a rank's backend allocate. Pure; asked by the model
+// when it loads and by the memory plan.
 #pragma once
 
 #include "ops/verbs.h"

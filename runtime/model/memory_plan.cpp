@@ -39,7 +39,8 @@ bool is_matrix(std::string_view role, const ModelConfig& config) {
   if (is_one_of(role, {"token_embd.weight", "attn_output.weight"}) || is_qkv(role)) return true;
   if (role == "output.weight") return !config.tied_head;
   if (config.n_experts == 0) return is_one_of(role, {"ffn_gate.weight", "ffn_up.weight", "ffn_down.weight"});
-  return is_one_of(role, {"ffn_gate_inp.weight", "ffn_gate_exps.weight", "ffn_up_exps.weight", "ffn_down_exps.weight"});
+  return is_one_of(
+      role, {"ffn_gate_inp.weight", "ffn_gate_exps.weight", "ffn_up_exps.weight", "ffn_down_exps.weight"});
 }
 
 /// What weights.cpp gives to make_vector().
@@ -70,7 +71,8 @@ struct LayerForms {
 
 size_t layer_of(std::string_view name) {
   size_t layer = 0;
-  for (const char c : name.substr(4, name.find('.', 4) - 4)) layer = 10 * layer + static_cast<size_t>(c - '0');
+  for (const char c : name.substr(4, name.find('.', 4) - 4))
+    layer = 10 * layer + static_cast<size_t>(c - '0');
   return layer;
 }
 
@@ -93,8 +95,8 @@ MemoryPlan::MemoryPlan(const GgufFile& file, const ModelConfig& config, const Sp
   for (const GgufTensor& tensor : file.tensors()) {
     if (!is_matrix(role_of(tensor.name), config) || type_info(tensor.type).computable) continue;
     throw Error(ExitCode::bad_data,
-                fmt::format("{}: tensor {} has format {}, which tandem has no kernels for", file.path(), tensor.name,
-                            type_info(tensor.type).name));
+                fmt::format("{}: tensor {} has format {}, which tandem has no kernels for", file.path(),
+                            tensor.name, type_info(tensor.type).name));
   }
   for (const PlanBackend backend : {PlanBackend::cpu, PlanBackend::cuda}) {
     for (int r = 0; r < n_ranks(); ++r)
@@ -128,10 +130,10 @@ int64_t MemoryPlan::cpu_workspace(int r, const BackendShape& shape) const {
     if (is_head(role, config_)) forms.head = forms.head.with(form);
     if (!tensor.name.starts_with("blk.") || layer_of(tensor.name) >= layers.size()) continue;
     LayerForms& layer = layers[layer_of(tensor.name)];
-    ActForms& asked = is_qkv(role)                              ? layer.attention_input
-                      : role == "attn_output.weight"                                  ? layer.attended
+    ActForms& asked = is_qkv(role)                                                   ? layer.attention_input
+                      : role == "attn_output.weight"                                 ? layer.attended
                       : is_one_of(role, {"ffn_down.weight", "ffn_down_exps.weight"}) ? layer.hidden
-                                                                                      : layer.ffn_input;
+                                                                                     : layer.ffn_input;
     asked = asked.with(form);
   }
   for (const LayerForms& layer : layers) {
@@ -155,9 +157,8 @@ RankMemory MemoryPlan::rank(int r, const PlanRequest& request) const {
   if (request.backend == PlanBackend::cuda) {
     shape.max_tokens = request.batch_tokens + request.n_sequences;
     memory.cache_bytes = static_cast<int64_t>(cuda::cache_bytes_of(shape));
-    memory.workspace_bytes =
-        static_cast<int64_t>(cuda::workspace_bytes_of(shape, request.n_multiprocessors) +
-                             cuda::step_bytes_of(shape, config_.rope.n_rot / 2, 2));
+    memory.workspace_bytes = static_cast<int64_t>(cuda::workspace_bytes_of(shape, request.n_multiprocessors) +
+                                                  cuda::step_bytes_of(shape, config_.rope.n_rot / 2, 2));
     if (n_ranks() > 1) memory.exchange_bytes = cuda::exchange_window_bytes(n_ranks(), config_.n_embd);
     return memory;
   }

@@ -1,5 +1,6 @@
-// What each rank's memory will hold, from a model's directory alone: no device, no MPI, no tensor data. The sizes come
-// from the functions that the loader and the backends allocate by. Called by `tandem plan` (launch/plan).
+// What each rank's memory will hold, from a model's directory alone: no device, no MPI, no tensor data. The
+// sizes come from the functions that the loader and the backends allocate by. Called by `tandem plan`
+// (launch/plan).
 #pragma once
 
 #include <cstdint>
@@ -44,8 +45,8 @@ class MemoryPlan {
   /// Of the rank that holds most.
   int64_t largest_total(const PlanRequest& request) const;
 
-  /// The most positions of each of request.n_sequences sequences (whole pages) with which every rank stays within
-  /// `usable_bytes`; 0 where one page a sequence is too much. request.context_tokens is not read.
+  /// The most positions of each of request.n_sequences sequences (whole pages) with which every rank stays
+  /// within `usable_bytes`; 0 where one page a sequence is too much. request.context_tokens is not read.
   int64_t largest_context(PlanRequest request, int64_t usable_bytes) const;
   /// The most sequences of request.context_tokens positions; 0 where one is too much.
   int64_t largest_sequences(PlanRequest request, int64_t usable_bytes) const;

@@ -10,19 +10,20 @@
 namespace tandem {
 namespace {
 
-constexpr ModelPreset dense(std::string_view name, std::string_view architecture, int64_t n_layers, int64_t n_embd,
-                            int64_t n_heads, int64_t n_ff, int64_t n_vocab, int64_t n_ctx) {
+constexpr ModelPreset dense(std::string_view name, std::string_view architecture, int64_t n_layers,
+                            int64_t n_embd, int64_t n_heads, int64_t n_ff, int64_t n_vocab, int64_t n_ctx) {
   return {name, architecture, n_layers, n_embd, n_heads, 8, 128, n_ff, n_vocab, n_ctx};
 }
 
-constexpr ModelPreset llama31(std::string_view name, int64_t n_layers, int64_t n_embd, int64_t n_heads, int64_t n_ff) {
+constexpr ModelPreset llama31(std::string_view name, int64_t n_layers, int64_t n_embd, int64_t n_heads,
+                              int64_t n_ff) {
   ModelPreset preset = dense(name, "llama", n_layers, n_embd, n_heads, n_ff, 128256, 131072);
   preset.rope_factors = true;
   return preset;
 }
 
-constexpr ModelPreset mixtral(std::string_view name, int64_t n_layers, int64_t n_embd, int64_t n_heads, int64_t n_ff,
-                              int64_t n_ctx) {
+constexpr ModelPreset mixtral(std::string_view name, int64_t n_layers, int64_t n_embd, int64_t n_heads,
+                              int64_t n_ff, int64_t n_ctx) {
   ModelPreset preset = dense(name, "llama", n_layers, n_embd, n_heads, n_ff, 32000, n_ctx);
   preset.n_experts = 8;
   preset.n_experts_used = 2;
@@ -59,9 +60,8 @@ constexpr std::array kPresets = {
 class Directory {
  public:
   Directory(const ModelPreset& preset, const QuantMix& mix)
-      : mix_(mix),
-        model_{preset.architecture, preset.n_layers,  preset.n_heads,
-               preset.n_kv_heads,   preset.n_experts, false} {}
+      : mix_(mix), model_{preset.architecture, preset.n_layers,  preset.n_heads,
+                          preset.n_kv_heads,   preset.n_experts, false} {}
 
   void add(const std::string& name, std::vector<int64_t> shape) {
     GgufTensor tensor;
@@ -196,7 +196,8 @@ GgufFile preset_file(const ModelPreset& preset, const QuantMix& mix) {
   }
   out.add("output_norm.weight", {preset.n_embd});
   out.add("output.weight", {preset.n_embd, preset.n_vocab});
-  return GgufFile::from_directory(fmt::format("{} {}", preset.name, mix.name), keys_of(preset, mix), out.take());
+  return GgufFile::from_directory(fmt::format("{} {}", preset.name, mix.name), keys_of(preset, mix),
+                                  out.take());
 }
 
 }  // namespace tandem

@@ -1,6 +1,6 @@
-// Well-known models by name: their shapes, and what their files hold at a given quant mix, so that a plan can be made
-// before anything was downloaded. The shapes are those of scripts/synth/shapes.py, held against them by
-// tests/scripts/test_plan_presets.py. Called by launch/plan.
+// Well-known models by name: their shapes, and what their files hold at a given quant mix, so that a plan can
+// be made before anything was downloaded. The shapes are those of scripts/synth/shapes.py, held against them
+// by tests/scripts/test_plan_presets.py. Called by launch/plan.
 #pragma once
 
 #include <span>
@@ -36,8 +36,8 @@ const ModelPreset* find_preset(std::string_view name);
 /// Whether tandem can run such a model; of the others only the file's size is known.
 bool can_run(const ModelPreset& preset);
 
-/// The directory of the preset's file at this mix (GgufFile::from_directory): its size is exact but for the vocabulary,
-/// and ModelConfig::from_gguf() reads it where can_run().
+/// The directory of the preset's file at this mix (GgufFile::from_directory): its size is exact but for the
+/// vocabulary, and ModelConfig::from_gguf() reads it where can_run().
 GgufFile preset_file(const ModelPreset& preset, const QuantMix& mix);
 
 }  // namespace tandem

@@ -10,12 +10,12 @@ namespace {
 using enum TensorType;
 
 constexpr std::array kMixes = {
-    QuantMix{"F32", f32},       QuantMix{"F16", f16},       QuantMix{"BF16", bf16},
-    QuantMix{"Q4_0", q4_0},     QuantMix{"Q4_1", q4_1},     QuantMix{"Q5_0", q5_0},
-    QuantMix{"Q5_1", q5_1},     QuantMix{"Q8_0", q8_0},     QuantMix{"Q2_K", q2_k},
-    QuantMix{"Q3_K_S", q3_k},   QuantMix{"Q3_K_M", q3_k},   QuantMix{"Q3_K_L", q3_k},
-    QuantMix{"Q4_K_S", q4_k},   QuantMix{"Q4_K_M", q4_k},   QuantMix{"Q5_K_S", q5_k},
-    QuantMix{"Q5_K_M", q5_k},   QuantMix{"Q6_K", q6_k},     QuantMix{"IQ4_NL", iq4_nl},
+    QuantMix{"F32", f32},       QuantMix{"F16", f16},     QuantMix{"BF16", bf16},
+    QuantMix{"Q4_0", q4_0},     QuantMix{"Q4_1", q4_1},   QuantMix{"Q5_0", q5_0},
+    QuantMix{"Q5_1", q5_1},     QuantMix{"Q8_0", q8_0},   QuantMix{"Q2_K", q2_k},
+    QuantMix{"Q3_K_S", q3_k},   QuantMix{"Q3_K_M", q3_k}, QuantMix{"Q3_K_L", q3_k},
+    QuantMix{"Q4_K_S", q4_k},   QuantMix{"Q4_K_M", q4_k}, QuantMix{"Q5_K_S", q5_k},
+    QuantMix{"Q5_K_M", q5_k},   QuantMix{"Q6_K", q6_k},   QuantMix{"IQ4_NL", iq4_nl},
     QuantMix{"IQ4_XS", iq4_xs},
 };
 
@@ -109,8 +109,8 @@ TensorType ffn_down(const MixedModel& model, const QuantMix& mix, int64_t layer)
 
 TensorType attn_output(const MixedModel& model, const QuantMix& mix) {
   if (model.n_experts == 8) {
-    const bool few_bits = is_one_of(
-        mix.name, {"Q2_K", "Q3_K_S", "Q3_K_M", "Q4_K_S", "Q4_K_M", "IQ4_NL", "IQ4_XS"});
+    const bool few_bits =
+        is_one_of(mix.name, {"Q2_K", "Q3_K_S", "Q3_K_M", "Q4_K_S", "Q4_K_M", "IQ4_NL", "IQ4_XS"});
     return few_bits ? q5_k : mix.base;
   }
   if (mix.name == "Q2_K") return q3_k;
@@ -139,7 +139,8 @@ std::span<const QuantMix> quant_mixes() {
 }
 
 const QuantMix* find_quant_mix(std::string_view name) {
-  const auto found = std::find_if(kMixes.begin(), kMixes.end(), [&](const QuantMix& m) { return m.name == name; });
+  const auto found =
+      std::find_if(kMixes.begin(), kMixes.end(), [&](const QuantMix& m) { return m.name == name; });
   return found == kMixes.end() ? nullptr : &*found;
 }
 

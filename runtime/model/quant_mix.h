@@ -1,6 +1,6 @@
-// Which format each tensor of a model gets in the mixes that llama-quantize makes (without an importance matrix), so
-// that sizes are known before a file is there. The same rules as scripts/synth/mix.py, held against each other by
-// tests/scripts/test_plan_presets.py. Called by runtime/model/preset.
+// Which format each tensor of a model gets in the mixes that llama-quantize makes (without an importance
+// matrix), so that sizes are known before a file is there. The same rules as scripts/synth/mix.py, held
+// against each other by tests/scripts/test_plan_presets.py. Called by runtime/model/preset.
 #pragma once
 
 #include <span>

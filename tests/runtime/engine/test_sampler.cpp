@@ -203,6 +203,94 @@ TEST(Sampler, BiasAndPenalties) {
   }
 }
 
+/// Logprobs of two rows, the first of which asks for `n` of the likeliest, the second for none.
+ChoiceLogprobs logprobs_over(const std::vector<float>& logits, int32_t n, int32_t token,
+                             const std::vector<int64_t>& cuts) {
+  const auto n_ranks = cuts.size() - 1;
+  auto communicators = make_thread_communicators(static_cast<int>(n_ranks));
+  std::vector<ChoiceLogprobs> found(n_ranks);
+  SamplingParams asks;
+  asks.n_logprobs = n;
+  const SamplingParams silent;
+  std::vector<std::thread> threads;
+  for (size_t r = 0; r < n_ranks; ++r) {
+    threads.emplace_back([&, r] {
+      const std::vector<float> shard(logits.begin() + cuts[r], logits.begin() + cuts[r + 1]);
+      Sampler sampler(*communicators[r], {cuts[r], cuts[r + 1]}, kVocab);
+      const std::vector<SampleRow> rows = {{shard, &asks, {}, 0}, {shard, &silent, {}, 0}};
+      const std::vector<int32_t> tokens = {token, token};
+      const auto both = sampler.logprobs(rows, tokens);
+      EXPECT_TRUE(both[1].top.empty());
+      found[r] = both[0];
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (const ChoiceLogprobs& other : found) {
+    EXPECT_EQ(other.chosen, found[0].chosen);
+    EXPECT_EQ(other.top.size(), found[0].top.size());
+  }
+  return found[0];
+}
+
+/// True where `got` is the log of the softmax in double precision, in order.
+bool is_log_softmax(const ChoiceLogprobs& got, const std::vector<float>& logits, int32_t token, size_t n) {
+  double sum = 0.0;
+  for (const float logit : logits) sum += std::exp(static_cast<double>(logit));
+  std::vector<std::pair<double, int32_t>> all;
+  for (size_t i = 0; i < logits.size(); ++i) {
+    if (std::isfinite(logits[i])) {
+      all.emplace_back(std::log(sum) - static_cast<double>(logits[i]), static_cast<int32_t>(i));
+    }
+  }
+  std::sort(all.begin(), all.end());
+  bool good =
+      std::abs(got.chosen - (static_cast<double>(logits[static_cast<size_t>(token)]) - std::log(sum))) < 2e-6;
+  good = good && got.top.size() == std::min(n, all.size());
+  for (size_t i = 0; i < got.top.size() && good; ++i) {
+    good = got.top[i].token == all[i].second && std::abs(got.top[i].logprob + all[i].first) < 2e-6;
+  }
+  return good;
+}
+
+TEST(Sampler, LogprobsAreTheLogSoftmaxAtEveryCut) {
+  for (const float spread : {1.0f, 12.0f, 60.0f}) {
+    std::vector<float> logits = random_logits(17, spread);
+    logits[40] = logits[2500] = logits[41];  // ties across ranks
+    logits[7] = -std::numeric_limits<float>::infinity();
+    for (const int32_t n : {0, 1, 5, 20, 700}) {
+      for (const int32_t token : {0, 41, 2999}) {
+        const ChoiceLogprobs truth = logprobs_over(logits, n, token, kCuts[0]);
+        EXPECT_TRUE(is_log_softmax(truth, logits, token, static_cast<size_t>(n))) << spread << " " << n;
+        for (const auto& cuts : kCuts) {
+          const ChoiceLogprobs cut = logprobs_over(logits, n, token, cuts);
+          EXPECT_EQ(cut.chosen, truth.chosen);
+          ASSERT_EQ(cut.top.size(), truth.top.size());
+          for (size_t i = 0; i < cut.top.size(); ++i) {
+            EXPECT_EQ(cut.top[i].token, truth.top[i].token);
+            EXPECT_EQ(cut.top[i].logprob, truth.top[i].logprob);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(Sampler, TheCheckOfLogprobsRejectsWrongOnes) {
+  const std::vector<float> logits = random_logits(18, 12.0f);
+  const ChoiceLogprobs truth = logprobs_over(logits, 5, 3, kCuts[0]);
+  ASSERT_TRUE(is_log_softmax(truth, logits, 3, 5));
+  ChoiceLogprobs wrong = truth;
+  wrong.chosen += 1e-5;
+  EXPECT_FALSE(is_log_softmax(wrong, logits, 3, 5));
+  wrong = truth;
+  std::swap(wrong.top[1], wrong.top[2]);
+  EXPECT_FALSE(is_log_softmax(wrong, logits, 3, 5));
+  wrong = truth;
+  wrong.top[4].logprob -= 1e-5;
+  EXPECT_FALSE(is_log_softmax(wrong, logits, 3, 5));
+  EXPECT_FALSE(is_log_softmax(truth, random_logits(19, 12.0f), 3, 5));
+}
+
 TEST(Sampler, RefusesWhenNothingIsLeft) {
   const std::vector<float> logits(kVocab, -std::numeric_limits<float>::infinity());
   const SamplingParams p;

@@ -1,5 +1,5 @@
-// A plan's bytes are those that the backends have after a step, to the byte, for every family, rank count and split;
-// and presets have the sizes of real files. Ranks are threads of this process.
+// A plan's bytes are those that the backends have after a step, to the byte, for every family, rank count and
+// split; and presets have the sizes of real files. Ranks are threads of this process.
 #include "runtime/model/memory_plan.h"
 
 #include <gtest/gtest.h>
@@ -53,7 +53,8 @@ std::vector<Measured> measure(const GgufFile& file, const SplitWeights& split, c
     run_step(model, request.batch_tokens);
     communicator.barrier();
     const Backend& backend = model.backend();
-    measured[rank] = {static_cast<int64_t>(backend.weight_bytes()), static_cast<int64_t>(backend.cache_bytes()),
+    measured[rank] = {static_cast<int64_t>(backend.weight_bytes()),
+                      static_cast<int64_t>(backend.cache_bytes()),
                       static_cast<int64_t>(backend.workspace_bytes())};
   };
   std::vector<std::thread> threads;
@@ -88,8 +89,12 @@ class Plan : public ::testing::Test {
 };
 
 std::vector<SplitWeights> splits() {
-  return {SplitWeights(1), SplitWeights(2), SplitWeights(3), SplitWeights(5),
-          SplitWeights(std::vector<double>{3, 1}), SplitWeights(std::vector<double>{0, 1, 5})};
+  return {SplitWeights(1),
+          SplitWeights(2),
+          SplitWeights(3),
+          SplitWeights(5),
+          SplitWeights(std::vector<double>{3, 1}),
+          SplitWeights(std::vector<double>{0, 1, 5})};
 }
 
 TEST_F(Plan, IsWhatTheBackendHas) {
@@ -192,10 +197,13 @@ TEST_F(Plan, ExchangeIsWhatItTakes) {
     std::vector<std::byte> memory;
   };
   for (const size_t n_bytes : {size_t{1}, size_t{300'000}, size_t{2} << 20}) {
-    SlotExchange exchange(channel, 0, {0}, [&](size_t n) {
-      taken = n;
-      return std::make_unique<Heap>(n);
-    }, nullptr);
+    SlotExchange exchange(
+        channel, 0, {0},
+        [&](size_t n) {
+          taken = n;
+          return std::make_unique<Heap>(n);
+        },
+        nullptr);
     exchange.contribution(n_bytes);
     EXPECT_EQ(taken, SlotExchange::memory_bytes(n_bytes, 1));
   }
@@ -232,8 +240,8 @@ TEST(Preset, CanBePlanned) {
         const MemoryPlan plan(file, config, SplitWeights(n_ranks));
         int64_t sum = 0;
         for (int r = 0; r < n_ranks; ++r) sum += plan.rank(r, {}).weight_bytes;
-        // tiles hold what the file holds, and a little: Q3_K takes 112 bytes for 110, and a cut within 256 columns is
-        // kept by both neighbours
+        // tiles hold what the file holds, and a little: Q3_K takes 112 bytes for 110, and a cut within 256
+        // columns is kept by both neighbours
         EXPECT_GT(static_cast<double>(sum), 0.999 * static_cast<double>(file.total_bytes()));
         EXPECT_LT(static_cast<double>(sum), 1.04 * static_cast<double>(file.total_bytes()))
             << preset.name << " " << mix.name << " " << n_ranks;
