@@ -11,6 +11,8 @@ fail() { say "$*"; exit 64; }
 # One process a rank at most: tandem deals threads and GPUs itself, from all that the job has on the node.
 srun_options=(--mpi=pmix --kill-on-bad-exit=1 --gpu-bind=none --cpu-bind=none)
 mpirun_options=(--bind-to none)
+# A rank that ends with 75 is no accident: without Open MPI's paragraphs about it. tandem says itself what went wrong.
+export OMPI_MCA_orte_execute_quiet=${OMPI_MCA_orte_execute_quiet-1}
 
 # need NAME...: ends the job with one line where a setting is missing.
 need() {
@@ -47,8 +49,25 @@ unstage() {
 # Sets `code` to its exit code.
 run_batch() {
   local extra
+  journal=$(realpath -m -- "$OUTPUT").journal
+  done_before=$(journal_bytes)
   read -ra extra <<<"${TANDEM_ARGS-}"
   "by_$1" batch -m "$model" -i "$INPUT" -o "$OUTPUT" "${extra[@]}"
+}
+
+journal_bytes() { stat -c %s -- "$journal" 2>/dev/null || echo 0; }
+
+# still_stuck: whether this run is the MAX_STUCK'th one in a row that finished no line. A line that takes longer than a
+# run has would be begun for ever. The count is kept beside the journal.
+still_stuck() {
+  local count=0
+  if [[ -z ${journal-} || $(journal_bytes) -gt $done_before ]]; then
+    rm -f -- "${journal-}.stuck"
+    return 1
+  fi
+  if [[ -r $journal.stuck ]]; then count=$(<"$journal.stuck"); fi
+  echo $((count + 1)) >"$journal.stuck"
+  ((count + 1 >= ${MAX_STUCK:-3}))
 }
 
 # by_mpirun ARGUMENT...: tandem as this job's mpirun starts it. The job's signals go to this shell
@@ -89,11 +108,16 @@ await() {
 finish() {
   unstage
   case $code in
-    0) say "done" ;;
-    65) say "done, but some lines failed: see the output's error records" ;;
+    0) say "done"; rm -f -- "${journal:-none}.stuck" ;;
+    65) rm -f -- "${journal:-none}.stuck"; say "done, but some lines failed: see the output's error records" ;;
     75)
       if ((${SLURM_RESTART_COUNT:-0} >= ${MAX_RESTARTS:-100})); then
         say "not finished after ${SLURM_RESTART_COUNT:-0} restarts: giving up"
+        exit 75
+      fi
+      if still_stuck; then
+        say "no line was finished in ${MAX_STUCK:-3} runs: giving up; allow more time, or fewer at once (--parallel)"
+        rm -f -- "$journal.stuck"
         exit 75
       fi
       say "not finished: back into the queue (restart $((${SLURM_RESTART_COUNT:-0} + 1)))"

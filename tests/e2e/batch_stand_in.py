@@ -73,4 +73,5 @@ def work(arguments, output, asked):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # Not sys.exit(): Python takes its signal handlers away before it ends, and a late USR1 would kill it.
+    os._exit(main())

@@ -105,8 +105,8 @@ class Work:
         faults = []
         if found != [f"answer to {line}" for line in lines or self.lines]:
             faults.append(f"answers: {found}")
-        if (self.folder / f"{name}.journal").exists():
-            faults.append("a journal is left")
+        if left := [path.name for path in self.folder.glob(f"{name}.*") if not path.name.endswith(".end")]:
+            faults.append(f"a journal is left: {left}")
         if left := [path.name for path in self.folder.glob("tandem-*")]:
             faults.append(f"staged copies are left: {left}")
         return faults
@@ -248,9 +248,7 @@ class Requeues(Slurm):
             work.wait_for_ranks(n_ranks)
             work.wait_for(lambda work=work: len(work.journal()) >= 2, 20, "two answers")
             self.cluster.call("scancel", *how, "--signal=USR1", work.job)
-        for name in reversed(self.STOPS):  # those that wait for the limit last
-            work = works[name]
-            work.wait_for_restart(90)
+        for name, work in self.as_they_restart(works, 90):
             kept[name] = work.journal()
             self.assertLess(len(kept[name]), N_LINES)
             work.set_pace(0.02)
@@ -265,6 +263,27 @@ class Requeues(Slurm):
                 self.assertIn("back into the queue", work.log())
                 if "--batch" in (how or ()) or name == "limit-mpirun":
                     self.assertIn("a checkpoint", work.log())
+
+    def as_they_restart(self, works, limit_s):
+        """Each name and work as soon as it is back in the queue: its next run begins a few seconds later."""
+        left = dict(works)
+        while left:
+            limit = next(iter(left.values()))
+            limit.wait_for(lambda: any(w.field("Restarts") == "1" for w in left.values()), limit_s, f"{list(left)}")
+            for name, work in list(left.items()):
+                if work.field("Restarts") == "1":
+                    yield name, left.pop(name)
+
+    def test_runs_that_get_nowhere(self):
+        work = self.work
+        work.set_pace(100)
+        work.submit("requeue.sbatch", "--gres=none", MAX_STUCK=2)
+        for run in (1, 2):
+            work.wait_for_ranks(2 * run)
+            self.cluster.call("scancel", "--signal=USR1", work.job)
+        self.assertEqual(work.wait_for_end(), ("FAILED", "75:0", "1"), work.log())
+        self.assertIn("no line was finished in 2 runs", work.log())
+        self.assertFalse(list(work.folder.glob("*.stuck")))
 
     def test_no_more_restarts(self):
         work = self.work
@@ -324,9 +343,10 @@ class Tandem(Slurm):
         for work in works.values():
             work.wait_for_restart(120)
             self.assertFalse((work.folder / "out.jsonl").exists())
-        plain = works["limit"].folder / "plain.jsonl"
+        folder = works["limit"].folder
+        plain = folder / "plain.jsonl"
         result = harness.tandem(
-            "batch", "-m", harness.golden_model(), "-i", works["limit"].folder / "in.jsonl", "-o", plain, "-t", 1
+            "batch", "-m", folder / "model.gguf", "-i", folder / "in.jsonl", "-o", plain, "-t", 1
         )
         self.assertEqual(result.code, 0, result.err)
         expected = plain.read_bytes()
