@@ -108,6 +108,8 @@ Session::Session(const SessionOptions& options, Communicator& communicator)
   engine_options.context_tokens =
       options.context_tokens > 0 ? options.context_tokens : default_context(config_);
   engine_options.batch_tokens = options.batch_tokens;
+  engine_options.max_sequences = options.n_sequences;
+  engine_options.share_prefixes = options.share_prefixes;
 
   std::unique_ptr<Backend> backend = make_backend(options, communicator);
   ModelCapacity capacity;

@@ -23,9 +23,10 @@ struct SessionOptions {
   GpuRequest gpu;
   int n_threads = 0;           ///< a rank; 0: as many as its cores
   int64_t context_tokens = 0;  ///< of one sequence; 0: the model's own, at most kDefaultContext
-  int64_t n_sequences = 1;     ///< that shall fit into the cache at once
+  int64_t n_sequences = 1;     ///< at once; the cache holds the context of each
   int64_t batch_tokens = 512;
   CacheType cache_type = CacheType::f16;
+  bool share_prefixes = true;  ///< see EngineOptions
   bool wants_tokenizer = true;
   std::function<void(uint64_t done, uint64_t total)> on_progress;  ///< called on every rank
 };

@@ -147,6 +147,9 @@ class Backend {
   /// a kind of step (how many tokens, of how many sequences), and replay the recording for the next step of
   /// that kind instead of calling `verbs`: they must depend on nothing else.
   virtual void run_step(const StepBatch& batch, const std::function<void()>& verbs) = 0;
+  /// How many steps may be launched before the results of the one before them are collected: 0 where a step
+  /// is done when its last verb returns. The same on every rank.
+  virtual int lookahead() const { return 0; }
 
   /// residual = scale × the tokens' rows of the table, of which this rank holds the rows `vocab`; then the
   /// first norm. Collective.

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "runtime/text/utf8.h"
@@ -68,15 +69,10 @@ int64_t n_characters(std::string_view text) {
 }
 
 /// How many of a choice's tokens begin within its text: a stop text cuts off what it came from.
-size_t n_shown_tokens(const BatchChoice& choice, const TokenBytes& token_bytes) {
+size_t n_shown_tokens(const BatchChoice& choice) {
   if (!choice.cut_by_stop) return choice.tokens.size();
-  int64_t n_bytes = -choice.n_hidden_bytes;
-  size_t n = 0;
-  for (; n < choice.tokens.size(); ++n) {
-    if (n_bytes >= static_cast<int64_t>(choice.text.size())) break;
-    n_bytes += static_cast<int64_t>(token_bytes(choice.tokens[n], false).size());
-  }
-  return n;
+  const auto end = std::lower_bound(choice.offsets.begin(), choice.offsets.end(), choice.text.size());
+  return static_cast<size_t>(end - choice.offsets.begin());
 }
 
 Json chat_logprobs(const BatchChoice& choice, const TokenBytes& token_bytes) {
@@ -89,7 +85,7 @@ Json chat_logprobs(const BatchChoice& choice, const TokenBytes& token_bytes) {
     return out;
   };
   Json content = Json::array();
-  for (size_t i = 0; i < n_shown_tokens(choice, token_bytes); ++i) {
+  for (size_t i = 0; i < n_shown_tokens(choice); ++i) {
     Json item = entry(choice.tokens[i], choice.logprobs[i].chosen);
     item["top_logprobs"] = Json::array();
     for (const TokenLogprob& top : choice.logprobs[i].top)
@@ -104,8 +100,7 @@ Json completion_logprobs(const BatchChoice& choice, const TokenBytes& token_byte
               {"token_logprobs", Json::array()},
               {"top_logprobs", Json::array()},
               {"text_offset", Json::array()}};
-  int64_t offset = -choice.n_hidden_bytes;
-  for (size_t i = 0; i < n_shown_tokens(choice, token_bytes); ++i) {
+  for (size_t i = 0; i < n_shown_tokens(choice); ++i) {
     out["tokens"].push_back(token_name(token_bytes(choice.tokens[i], true), "bytes:"));
     out["token_logprobs"].push_back(rounded(choice.logprobs[i].chosen));
     Json top = Json::object();
@@ -115,8 +110,7 @@ Json completion_logprobs(const BatchChoice& choice, const TokenBytes& token_byte
       if (!top.contains(name)) top[name] = rounded(other.logprob);
     }
     out["top_logprobs"].push_back(std::move(top));
-    out["text_offset"].push_back(std::max<int64_t>(0, offset));
-    offset += n_characters(token_bytes(choice.tokens[i], false));
+    out["text_offset"].push_back(n_characters(std::string_view(choice.text).substr(0, choice.offsets[i])));
   }
   return out;
 }

@@ -21,9 +21,9 @@ struct BatchChoice {
   bool reached_length = false;  ///< ended by max_tokens or by the context; else by its end or a stop text
   bool cut_by_stop = false;     ///< a stop text was met: the text ends before its tokens do
   int64_t n_new = 0;            ///< tokens
-  int64_t n_hidden_bytes = 0;   ///< of the first token: a space that the vocabulary puts before a text
   // (n_new) each, where logprobs were asked for
   std::vector<int32_t> tokens;
+  std::vector<size_t> offsets;  ///< where in the text each begins, in bytes
   std::vector<ChoiceLogprobs> logprobs;
 };
 

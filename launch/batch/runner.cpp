@@ -31,6 +31,7 @@ struct BatchRunner::Sequence {
       : detokenizer(tokenizer, false, request.endpoint == BatchEndpoint::chat), filter(request.stop) {}
   StreamingDetokenizer detokenizer;
   StopFilter filter;
+  size_t n_bytes = 0;  // of text so far, what the filter holds back included
 };
 
 BatchRunner::BatchRunner(Engine& engine, const Tokenizer& tokenizer, const ChatTemplate* chat_template,
@@ -205,16 +206,16 @@ void BatchRunner::submit(const std::shared_ptr<Work>& work, size_t index) {
     generation.on_logprobs = [&choice](const ChoiceLogprobs& logprobs) {
       choice.logprobs.push_back(logprobs);
     };
-  const bool is_chat = request.endpoint == BatchEndpoint::chat;
-  generation.on_token = [this, &choice, sequence, wants_logprobs, is_chat](int32_t token) {
-    if (wants_logprobs && is_chat && choice.n_new == 0) {
-      choice.n_hidden_bytes = static_cast<int64_t>(tokenizer_.token_bytes(token).size()) -
-                              static_cast<int64_t>(tokenizer_.decode({&token, 1}).size());
-    }
+  generation.on_token = [this, &choice, sequence, wants_logprobs](int32_t token) {
     ++choice.n_new;
     ++progress_.n_new;
-    if (wants_logprobs) choice.tokens.push_back(token);
-    choice.text += sequence->filter.push(sequence->detokenizer.push(token));
+    if (wants_logprobs) {
+      choice.tokens.push_back(token);
+      choice.offsets.push_back(sequence->n_bytes);
+    }
+    const std::string piece = sequence->detokenizer.push(token);
+    sequence->n_bytes += piece.size();
+    choice.text += sequence->filter.push(piece);
     choice.cut_by_stop = sequence->filter.stopped();
     return !choice.cut_by_stop;
   };

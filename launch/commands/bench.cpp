@@ -220,6 +220,7 @@ int bench_command(Job& job, const Arguments& arguments) {
   LoadBar bar(model.progress, communicator.rank());
   SessionOptions options = session_options(model);
   options.context_tokens = longest;
+  options.share_prefixes = false;  // every repetition computes its prompt
   options.wants_tokenizer = false;
   options.on_progress = bar.callback();
   Session session(options, communicator);

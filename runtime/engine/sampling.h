@@ -32,4 +32,19 @@ struct SamplingParams {
   }
 };
 
+/// How likely the model took a token to be: the natural logarithm of the softmax over all logits as the model
+/// gave them, before bias, penalties, cuts and temperature.
+struct TokenLogprob {
+  int32_t token = -1;
+  double logprob = 0.0;
+};
+
+/// A chosen token's, and those of the likeliest tokens, in order (as many as were asked for).
+struct ChoiceLogprobs {
+  double chosen = 0.0;
+  std::vector<TokenLogprob> top;
+};
+
+inline constexpr int32_t kMostLogprobs = 1024;  ///< of the likeliest tokens, for one choice
+
 }  // namespace tandem

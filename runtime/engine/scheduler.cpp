@@ -1,39 +1,31 @@
-// Rank 0's half of the engine: which sequences take part in a step, with which tokens, on which pages.
+// The scheduler's requests and results; its plans are in scheduler_plan.cpp.
+#include "runtime/engine/scheduler.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
 
 #include "ops/core/check.h"
 #include "ops/core/error.h"
-#include "runtime/engine/engine.h"
+#include "ops/core/range.h"
 #include "runtime/engine/sequence.h"
 
 namespace tandem {
 
-void Engine::queue(std::unique_ptr<Sequence> sequence) {
-  if (sequence->tokens.empty()) throw Error(ExitCode::usage, "the prompt is empty");
-  const auto n = static_cast<int64_t>(sequence->tokens.size());
-  if (n > options_.context_tokens) {
-    throw Error(ExitCode::usage,
-                fmt::format("the prompt has {} tokens, the context {}", n, options_.context_tokens),
-                "give a larger context with -c");
-  }
-  for (const int32_t token : sequence->tokens) {
-    if (token < 0 || token >= model_.config().n_vocab) {
-      throw Error(ExitCode::usage,
-                  fmt::format("token {} is not in the vocabulary of {}", token, model_.config().n_vocab));
-    }
-  }
-  // A sequence never holds more than its context, and its pages are reserved when it is admitted.
-  const int64_t room = options_.context_tokens - n;
-  sequence->max_new = sequence->max_new < 0 ? room : std::min(sequence->max_new, room);
-  waiting_.push_back(std::move(sequence));
+Scheduler::Scheduler(const SchedulerLimits& limits)
+    : limits_(limits), pool_(limits.n_pages, limits.page_tokens) {
+  require(
+      limits.step_tokens > 0 && limits.prompt_tokens > 0 && limits.max_sequences > 0 && limits.lookahead >= 0,
+      "scheduler: limits", limits.step_tokens, limits.prompt_tokens, limits.max_sequences, limits.lookahead);
+  for (auto slot = static_cast<int32_t>(limits.max_sequences) - 1; slot >= 0; --slot)
+    free_slots_.push_back(slot);
 }
 
-void Engine::submit(GenerationRequest request) {
-  auto sequence = std::make_unique<Sequence>();
+Scheduler::~Scheduler() = default;
+
+RequestId Scheduler::submit(GenerationRequest request) {
+  auto sequence = std::make_shared<Sequence>();
   sequence->tokens = std::move(request.prompt);
-  sequence->n_prompt = static_cast<int64_t>(sequence->tokens.size());
   sequence->wanted_new = request.max_new_tokens;
   sequence->max_new = request.max_new_tokens;
   sequence->sampling = std::move(request.sampling);
@@ -44,168 +36,207 @@ void Engine::submit(GenerationRequest request) {
   sequence->on_start = std::move(request.on_start);
   sequence->session = request.session;
   sequence->generates = true;
-  queue(std::move(sequence));
+  return queue(std::move(sequence));
 }
 
-void Engine::submit(EvaluationRequest request) {
-  auto sequence = std::make_unique<Sequence>();
+RequestId Scheduler::submit(EvaluationRequest request) {
+  auto sequence = std::make_shared<Sequence>();
   sequence->tokens = std::move(request.tokens);
-  sequence->n_prompt = static_cast<int64_t>(sequence->tokens.size());
   sequence->wanted_new = 0;
-  sequence->max_new = 0;
-  sequence->logits_from = request.first_position;
+  sequence->next_logits = std::max<int64_t>(0, request.first_position);
   sequence->on_logits = std::move(request.on_logits);
-  queue(std::move(sequence));
+  sequence->on_finish = std::move(request.on_finish);
+  return queue(std::move(sequence));
 }
 
-/// Takes the pages that the sequence can need at most; a kept cache's pages first. False where there are too
-/// few.
-bool Engine::reserve_pages(Sequence& sequence) {
-  const auto kept = sequence.session != 0 ? kept_.find(sequence.session) : kept_.end();
-  const int64_t n_needed = ceil_div(sequence.n_prompt + sequence.max_new, kPageTokens);
-  const auto n_kept = kept == kept_.end() ? 0 : static_cast<int64_t>(kept->second.pages.size());
-  if (n_needed - n_kept > static_cast<int64_t>(free_pages_.size())) return false;
-  if (kept != kept_.end()) {
-    sequence.pages = std::move(kept->second.pages);
-    // The last prompt token is always computed: its logits are wanted.
-    const auto [mine, theirs] = std::mismatch(sequence.tokens.begin(), sequence.tokens.end() - 1,
-                                              kept->second.tokens.begin(), kept->second.tokens.end());
-    sequence.n_computed = mine - sequence.tokens.begin();
-    kept_.erase(kept);
+RequestId Scheduler::queue(Shared sequence) {
+  if (sequence->tokens.empty()) throw Error(ExitCode::usage, "the prompt is empty");
+  const auto n = static_cast<int64_t>(sequence->tokens.size());
+  if (n > limits_.context_tokens) {
+    throw Error(ExitCode::usage,
+                fmt::format("the prompt has {} tokens, the context {}", n, limits_.context_tokens),
+                "give a larger context with -c");
   }
-  while (static_cast<int64_t>(sequence.pages.size()) > n_needed) {
-    free_pages_.push_back(sequence.pages.back());
-    sequence.pages.pop_back();
+  for (const int32_t token : sequence->tokens) {
+    if (token < 0 || token >= limits_.n_vocab) {
+      throw Error(ExitCode::usage,
+                  fmt::format("token {} is not in the vocabulary of {}", token, limits_.n_vocab));
+    }
   }
-  while (static_cast<int64_t>(sequence.pages.size()) < n_needed) {
-    sequence.pages.push_back(free_pages_.back());
-    free_pages_.pop_back();
+  const int64_t room = limits_.context_tokens - n;
+  sequence->n_prompt = n;
+  sequence->max_new = sequence->max_new < 0 ? room : std::min(sequence->max_new, room);
+  if (const int64_t n_needed = ceil_div(sequence->reach(), limits_.page_tokens); n_needed > limits_.n_pages) {
+    throw Error(ExitCode::unavailable,
+                fmt::format("a sequence needs {} pages of KV cache, there are {}", n_needed, limits_.n_pages),
+                "give a smaller context with -c");
   }
+  if (static_cast<int64_t>(waiting_.size()) >= limits_.max_waiting) {
+    throw Error(ExitCode::unavailable, fmt::format("{} requests are waiting already", waiting_.size()));
+  }
+  sequence->id = next_id_++;
+  live_.emplace(sequence->id, sequence);
+  waiting_.push_back(std::move(sequence));
+  return next_id_ - 1;
+}
+
+bool Scheduler::cancel(RequestId id) {
+  const auto it = live_.find(id);
+  if (it == live_.end()) return false;
+  finish(Shared(it->second), FinishReason::stopped);
   return true;
 }
 
-void Engine::admit(StepPlan& plan) {
-  while (!waiting_.empty() && !free_slots_.empty()) {
-    Sequence& sequence = *waiting_.front();
-    if (!reserve_pages(sequence)) {
-      if (!active_.empty()) return;  // pages come back when those end
-      // Nothing runs and still it doesn't fit: caches kept for other sessions are given up before the request
-      // is.
-      if (!kept_.empty()) {
-        for (const int32_t page : kept_.begin()->second.pages) free_pages_.push_back(page);
-        kept_.erase(kept_.begin());
-        continue;
-      }
-      const int64_t n_needed = ceil_div(sequence.n_prompt + sequence.max_new, kPageTokens);
-      throw Error(
-          ExitCode::unavailable,
-          fmt::format("a sequence needs {} pages of KV cache, there are {}", n_needed, free_pages_.size()),
-          "give a smaller context with -c");
+void Scheduler::cancel_all() {
+  const std::map<RequestId, Shared> all = live_;
+  for (const auto& [id, sequence] : all) finish(sequence, FinishReason::stopped);
+}
+
+void Scheduler::take_logits(uint64_t step, size_t part, int64_t position, std::span<const float> logits) {
+  const auto it = std::find_if(in_flight_.begin(), in_flight_.end(),
+                               [&](const InFlight& record) { return record.step == step; });
+  require(it != in_flight_.end() && part < it->parts.size(), "logits of a step that is not in flight", step);
+  const Shared sequence = it->parts[part].sequence;
+  if (!sequence->finished) sequence->on_logits(position, logits);
+}
+
+void Scheduler::take(const StepResults& results) {
+  require(!in_flight_.empty() && in_flight_.front().step == results.step, "results out of order",
+          results.step);
+  const InFlight record = std::move(in_flight_.front());
+  in_flight_.pop_front();
+  pool_.note_collect();
+  size_t n_taken = 0;
+  for (const Part& part : record.parts) {
+    if (part.sample) {
+      require(n_taken < results.tokens.size(), "a step sampled too few tokens", results.tokens.size());
+      const size_t at = n_taken++;
+      if (part.sequence->finished) continue;
+      accept(part.sequence, results.tokens[at],
+             at < results.logprobs.size() ? &results.logprobs[at] : nullptr);
+    } else if (part.last && !part.sequence->finished) {
+      end_by_length(part.sequence);
     }
-    sequence.slot = free_slots_.back();
-    free_slots_.pop_back();
-    const std::span<const int32_t> known =
-        std::span(sequence.tokens).first(static_cast<size_t>(sequence.n_computed));
-    plan.admissions.push_back({sequence.slot, sequence.sampling, {known.begin(), known.end()}});
-    if (sequence.on_start) sequence.on_start(sequence.n_computed);
-    active_.push_back(std::move(waiting_.front()));
-    waiting_.pop_front();
+  }
+  require(n_taken == results.tokens.size(), "a step sampled too many tokens", results.tokens.size());
+}
+
+/// One more token of a sequence is known; its logprobs are null where none were computed in its step.
+void Scheduler::accept(const Shared& sequence, int32_t token, const ChoiceLogprobs* logprobs) {
+  --sequence->n_pending;
+  if (sequence->is_end && sequence->is_end(token)) {
+    finish(sequence, FinishReason::end_of_generation);
+    return;
+  }
+  sequence->tokens.push_back(token);
+  if (sequence->active()) name_pages(*sequence);
+  if (sequence->on_logprobs && logprobs != nullptr) sequence->on_logprobs(*logprobs);
+  if (sequence->on_token && !sequence->on_token(token)) {
+    finish(sequence, FinishReason::stopped);
+  } else if (sequence->n_new() >= sequence->max_new) {
+    end_by_length(sequence);
   }
 }
 
-StepPlan Engine::make_plan() {
-  StepPlan plan;
-  plan.step = next_step_;
-  admit(plan);
-  int64_t room = model_.capacity().max_tokens;
-  const auto add = [&](const Sequence& sequence, int64_t n_tokens) {
-    const auto first = static_cast<size_t>(sequence.n_computed);
-    const auto last = first + static_cast<size_t>(n_tokens);
-    PlanSequence part;
-    part.slot = sequence.slot;
-    part.first_position = static_cast<int32_t>(first);
-    part.tokens.assign(sequence.tokens.begin() + static_cast<int64_t>(first),
-                       sequence.tokens.begin() + static_cast<int64_t>(last));
-    const int64_t n_pages = ceil_div(static_cast<int64_t>(last), kPageTokens);
-    part.pages.assign(sequence.pages.begin(), sequence.pages.begin() + n_pages);
-    part.sample = sequence.generates && sequence.max_new > 0 && last == sequence.tokens.size();
-    if (sequence.on_logits && static_cast<int64_t>(last) > sequence.logits_from) {
-      part.logits_from =
-          static_cast<int32_t>(std::max<int64_t>(0, sequence.logits_from - static_cast<int64_t>(first)));
-    }
-    plan.sequences.push_back(std::move(part));
-    room -= n_tokens;
-  };
-  // Sequences that generate go first, so that none waits behind another's long prompt; prompts fill the rest.
-  for (const auto& sequence : active_) {
-    if (sequence->n_left() == 1 && room > 0) add(*sequence, 1);
-  }
-  int64_t prompt_room = std::min(room, options_.batch_tokens);
-  for (const auto& sequence : active_) {
-    if (sequence->n_left() <= 1 || prompt_room == 0) continue;
-    const int64_t n = std::min(sequence->n_left(), prompt_room);
-    add(*sequence, n);
-    prompt_room -= n;
-  }
-  return plan;
+void Scheduler::end_by_length(const Shared& sequence) {
+  const bool full = sequence->wanted_new < 0 || sequence->max_new < sequence->wanted_new;
+  finish(sequence, full ? FinishReason::context_full : FinishReason::length);
 }
 
-bool Engine::step() {
-  require(communicator_.rank() == 0, "only rank 0 plans steps");
-  if (!busy()) return false;
-  const StepPlan plan = make_plan();
-  broadcast_plan(communicator_, plan);
-  take_results(plan, execute(plan));
-  return true;
-}
-
-void Engine::take_results(const StepPlan& plan, std::span<const int32_t> sampled) {
-  size_t next_sampled = 0;
-  for (const PlanSequence& part : plan.sequences) {
-    const auto found = std::find_if(active_.begin(), active_.end(),
-                                    [&](const auto& sequence) { return sequence->slot == part.slot; });
-    require(found != active_.end(), "a step ran a sequence that is not active", part.slot);
-    Sequence& sequence = **found;
-    sequence.n_computed += static_cast<int64_t>(part.tokens.size());
-    if (!part.sample) {
-      if (sequence.n_left() == 0) finish(sequence, FinishReason::length);
-      continue;
-    }
-    const size_t at = next_sampled++;
-    const int32_t token = sampled[at];
-    if (sequence.is_end && sequence.is_end(token)) {
-      finish(sequence, FinishReason::end_of_generation);
-      continue;
-    }
-    sequence.tokens.push_back(token);
-    ++sequence.n_new;
-    if (sequence.on_logprobs && at < latest_logprobs_.size()) sequence.on_logprobs(latest_logprobs_[at]);
-    if (sequence.on_token && !sequence.on_token(token)) {
-      finish(sequence, FinishReason::stopped);
-    } else if (sequence.n_new >= sequence.max_new) {
-      const bool full = sequence.wanted_new < 0 || sequence.max_new < sequence.wanted_new;
-      finish(sequence, full ? FinishReason::context_full : FinishReason::length);
-    }
-  }
-  std::erase_if(active_, [](const auto& sequence) { return sequence->finished; });
-}
-
-void Engine::finish(Sequence& sequence, FinishReason reason) {
-  sequence.finished = true;
-  free_slots_.push_back(sequence.slot);
-  if (sequence.session != 0) {
-    sequence.tokens.resize(static_cast<size_t>(sequence.n_computed));
-    kept_[sequence.session] = {std::move(sequence.tokens), std::move(sequence.pages)};
+void Scheduler::finish(const Shared& sequence, FinishReason reason) {
+  if (sequence->finished) return;
+  sequence->finished = true;
+  live_.erase(sequence->id);
+  if (sequence->active()) {
+    if (sequence->session != 0) keep(*sequence);
+    leave(*sequence);
   } else {
-    free_pages_.insert(free_pages_.end(), sequence.pages.begin(), sequence.pages.end());
+    std::erase(waiting_, sequence);
   }
-  if (sequence.on_finish) sequence.on_finish(reason);
+  if (sequence->on_finish) sequence->on_finish(reason);
 }
 
-void Engine::cancel_all() {
-  waiting_.clear();
-  for (const auto& sequence : active_) finish(*sequence, FinishReason::stopped);
-  active_.clear();
+/// Keeps the cache of a sequence that ends, for the next one of its session.
+void Scheduler::keep(Sequence& sequence) {
+  Kept& kept = kept_[sequence.session];
+  release_from(kept.pages, 0);  // another sequence's of the same session
+  kept.pages = std::move(sequence.pages);
+  sequence.pages = {};
+  kept.tokens.assign(sequence.tokens.begin(), sequence.tokens.begin() + sequence.n_computed());
+  kept.kept_at = pool_.n_launched();
+  release_from(kept.pages, ceil_div(sequence.n_computed(), limits_.page_tokens));
+}
+
+/// Ends a sequence's part in the steps: its slot and its pages go.
+void Scheduler::leave(Sequence& sequence) {
+  release_from(sequence.pages, 0);
+  sequence.pages = {};
+  sequence.n_planned = 0;
+  sequence.announced = false;
+  free_slots_.push_back(sequence.slot);
+  sequence.slot = -1;
+  std::erase_if(active_, [&](const Shared& other) { return other.get() == &sequence; });
+}
+
+/// Releases the pages from number `first` on, the last one first: so a prefix is forgotten from its end.
+void Scheduler::release_from(PageChain& chain, int64_t first) {
+  while (chain.size() > first) {
+    pool_.release(chain.pages.back());
+    chain.pages.pop_back();
+  }
+  if (chain.n_named <= first) return;
+  chain.n_named = first;
+  chain.prefix = first > 0 ? pool_.prefix(chain.pages.back()) : kNoPrefix;
+}
+
+/// Makes the pages that are full, known and only read from now on findable.
+void Scheduler::name_pages(Sequence& sequence) {
+  PageChain& chain = sequence.pages;
+  if (!limits_.share_prefixes) return;
+  while (chain.names && (chain.n_named + 1) * limits_.page_tokens <= sequence.n_computed()) {
+    const int32_t page = chain.pages[static_cast<size_t>(chain.n_named)];
+    const auto tokens = std::span(sequence.tokens)
+                            .subspan(static_cast<size_t>(chain.n_named * limits_.page_tokens),
+                                     static_cast<size_t>(limits_.page_tokens));
+    chain.names = pool_.publish(page, chain.prefix, tokens);
+    if (!chain.names) return;
+    chain.prefix = pool_.prefix(page);
+    ++chain.n_named;
+  }
+}
+
+SchedulerStats Scheduler::stats() const {
+  SchedulerStats stats = stats_;
+  stats.n_waiting = static_cast<int64_t>(waiting_.size());
+  stats.n_active = static_cast<int64_t>(active_.size());
+  stats.n_in_flight = static_cast<int64_t>(in_flight_.size());
+  stats.n_pages_used = pool_.n_pages() - pool_.n_unused();
+  stats.n_pages_findable = pool_.n_findable_unused();
+  return stats;
+}
+
+void Scheduler::check() const {
+  pool_.check();
+  std::vector<int> n_users(static_cast<size_t>(limits_.n_pages), 0);
+  const auto count = [&](const PageChain& chain) {
+    for (const int32_t page : chain.pages) ++n_users[static_cast<size_t>(page)];
+    require(chain.n_named <= chain.size(), "more pages have names than there are", chain.n_named);
+  };
+  for (const Shared& sequence : active_) {
+    count(sequence->pages);
+    require(!sequence->finished && sequence->active(), "an ended sequence is active", sequence->id);
+  }
+  for (const Shared& sequence : waiting_) {
+    require(!sequence->active() && sequence->pages.size() == 0, "a waiting sequence has pages", sequence->id);
+  }
+  for (const auto& [session, kept] : kept_) count(kept.pages);
+  for (size_t page = 0; page < n_users.size(); ++page) {
+    require(pool_.n_users(static_cast<int32_t>(page)) == n_users[page], "a page's users are miscounted",
+            page);
+  }
+  require(live_.size() == active_.size() + waiting_.size(), "a sequence is lost", live_.size());
+  require(static_cast<int64_t>(free_slots_.size() + active_.size()) == limits_.max_sequences,
+          "a slot is lost");
 }
 
 }  // namespace tandem

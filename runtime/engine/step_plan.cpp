@@ -97,6 +97,7 @@ std::vector<std::byte> StepPlan::serialize() const {
   out.put(kind);
   out.put(exit_code);
   out.put(step);
+  out.put(n_collect);
   out.put(static_cast<uint32_t>(admissions.size()));
   for (const PlanAdmission& admission : admissions) {
     out.put(admission.slot);
@@ -121,6 +122,7 @@ StepPlan StepPlan::deserialize(std::span<const std::byte> bytes) {
   plan.kind = in.get<PlanKind>();
   plan.exit_code = in.get<int32_t>();
   plan.step = in.get<uint64_t>();
+  plan.n_collect = in.get<int32_t>();
   plan.admissions.resize(in.get<uint32_t>());
   for (PlanAdmission& admission : plan.admissions) {
     admission.slot = in.get<int32_t>();

@@ -51,7 +51,9 @@ class Kills:
             raise Failure(f"the reference is no good: {self.code}, {whole.err}")
 
     def start(self, batch, ranks):
-        return batch.job("-np", self.rng.choice([1, 3, 16]), "--sync-records", self.rng.choice([1, 64]), ranks=ranks)
+        return batch.job(
+            "-np", self.rng.choice([1, 3, 16]), "--sync-records", self.rng.choice([1, 64]), ranks=ranks
+        )
 
     def wait_for_a_point(self, batch, job):
         """Until the journal has reached some size, or for some time. False where the job ended first."""
@@ -154,7 +156,10 @@ def main():
         n_cases = kills.run(n_kills, lambda n: print(f"\r{n} kills", end="", file=sys.stderr, flush=True))
     except (Failure, subprocess.TimeoutExpired) as failure:
         sys.exit(f"\nafter {kills.n_kills} kills: {failure}")
-    counts = ", ".join(f"{kind} on {ranks} rank{'s' if ranks > 1 else ''} {n}" for (kind, ranks), n in sorted(kills.counts.items()))
+    counts = ", ".join(
+        f"{kind} on {ranks} rank{'s' if ranks > 1 else ''} {n}"
+        for (kind, ranks), n in sorted(kills.counts.items())
+    )
     print(
         f"\n{kills.n_kills} kills in {n_cases} jobs of {N_LINES} lines, {time.monotonic() - start:.0f} s: every output "
         f"byte-identical, one record a line ({counts})"

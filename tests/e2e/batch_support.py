@@ -3,6 +3,9 @@
 import json
 import os
 import random
+import struct
+import tempfile
+import unittest
 
 import harness
 
@@ -43,8 +46,15 @@ def mixed_lines(n, seed=1, most_tokens=16):
             logprobs = {"logprobs": True, "top_logprobs": 2} if rng.random() < 0.3 else {}
             lines.append(chat(f"request {i}", text, **body, **logprobs))
         else:
-            lines.append(rng.choice(["{broken", request(f"request {i}", prompt=7), request("request 0", prompt="x")]))
+            lines.append(
+                rng.choice(["{broken", request(f"request {i}", prompt=7), request("request 0", prompt="x")])
+            )
     return lines
+
+
+def long_lines():
+    """Minutes of work for a batch of one sequence, some seconds for one of sixteen."""
+    return [request(f"r{i}", prompt="abc", max_tokens=300, ignore_eos=True, n=8) for i in range(20)]
 
 
 class Batch:
@@ -87,5 +97,36 @@ class Batch:
         return sorted(set(os.listdir(self.folder)) - {"in.jsonl", "chat.jinja"})
 
 
+def n_records(path):
+    """Results in a journal as far as it is written, by its layout (launch/batch/journal.h)."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read()
+    except FileNotFoundError:
+        return 0
+    at, n = 8, 0
+    while at + 16 <= len(content):
+        n_bytes, kind = struct.unpack_from("<II", content, at)
+        at += 16 + n_bytes
+        n += kind == 2 and at <= len(content)
+    return n
+
+
 def choices(result):
     return result["response"]["body"]["choices"]
+
+
+class Case(unittest.TestCase):
+    def batch(self, lines, **more):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        return Batch(folder.name, lines, **more)
+
+    def done(self, batch, *arguments, code=0, **options):
+        result = batch.run(*arguments, **options)
+        self.assertEqual(result.code, code, result.err)
+        return batch.results(options.get("output"))
+
+    def bodies(self, lines, *arguments, **options):
+        batch = self.batch(lines)
+        return [result["response"]["body"] for result in self.done(batch, *arguments, **options)]

@@ -232,11 +232,12 @@ class FailingDisk : public Disk {
 TEST(BatchJournal, AFailingDiskLosesNothingThatWasOnIt) {
   const ScratchFolder folder;
   size_t n_failures = 0;
+  int n_runs = 0;
   std::set<size_t> kept;
   for (const int error : {ENOSPC, EIO}) {
     for (const bool stays_broken : {false, true}) {
       for (int good_calls = 0; good_calls < 40; ++good_calls) {
-        const std::string path = folder.file("j" + std::to_string(n_failures));
+        const std::string path = folder.file("j" + std::to_string(n_runs++));
         FailingDisk disk(good_calls, error, stays_broken);
         size_t n_synced = 0;
         const auto [code, text] = refusal_of([&] {

@@ -1,6 +1,6 @@
 // The law of the CPU backend: a sequence's logits are the same bits at every rank count and split, alone or
-// among others, at any prompt chunking, on any pages, for every format and family. Ranks are threads of this
-// process.
+// among others, at any prompt chunking, on any pages, after a preemption, behind a prefix that another one
+// computed, for every format and family. Ranks are threads of this process.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -25,6 +25,8 @@ struct Way {
   int n_threads = 1;
   int64_t n_pages = 16;
   bool kv_f32 = false;
+  int lookahead = 0;
+  bool share_prefixes = true;
 };
 
 /// Loads the model on way.n_ranks threads and lets `lead` drive rank 0's engine.
@@ -45,6 +47,8 @@ void with_engine(const std::string& path, const Way& way, const std::function<vo
     EngineOptions options;
     options.batch_tokens = way.batch_tokens;
     options.context_tokens = 512;
+    options.lookahead = way.lookahead;
+    options.share_prefixes = way.share_prefixes;
     Engine engine(model, options);
     if (rank != 0) {
       engine.follow();
@@ -70,9 +74,11 @@ std::vector<int32_t> some_tokens(int64_t n, int64_t n_vocab, uint64_t seed) {
 using Logits = std::vector<float>;
 
 void evaluate(Engine& engine, const std::vector<int32_t>& tokens, Logits& out) {
-  engine.submit(EvaluationRequest{tokens, 0, [&out](int64_t, std::span<const float> row) {
-                                    out.insert(out.end(), row.begin(), row.end());
-                                  }});
+  engine.submit(EvaluationRequest{
+      tokens,
+      0,
+      [&out](int64_t, std::span<const float> row) { out.insert(out.end(), row.begin(), row.end()); },
+      {}});
 }
 
 Logits logits_of(const std::string& path, const Way& way, const std::vector<int32_t>& tokens) {
@@ -244,6 +250,118 @@ TEST_F(SameBits, GenerationAgreesWithEvaluation) {
         logits.begin() + static_cast<int64_t>((prompt.size() + i - 1) * static_cast<size_t>(model.n_vocab));
     EXPECT_EQ(std::max_element(row, row + model.n_vocab) - row, texts[0][i]) << i;
   }
+}
+
+/// A sampled text: every bit of the logits decides about it.
+void generate(Engine& engine, const std::vector<int32_t>& prompt, int64_t n, std::vector<int32_t>& text) {
+  GenerationRequest request;
+  request.prompt = prompt;
+  request.sampling.temperature = 1.5f;
+  request.sampling.repeat_penalty = 1.1f;
+  request.sampling.seed = 7;
+  request.max_new_tokens = n;
+  request.on_token = [&text](int32_t token) {
+    text.push_back(token);
+    return true;
+  };
+  engine.submit(std::move(request));
+}
+
+void run(Engine& engine) {
+  while (engine.step()) {
+  }
+}
+
+TEST_F(SameBits, AfterAPreemption) {
+  const TinyModel model = TinyModel::for_type(TensorType::q5_k);
+  const std::string path = write(model);
+  const auto mine = some_tokens(150, model.n_vocab, 5);
+  const auto others = some_tokens(60, model.n_vocab, 6);
+  const Logits truth = logits_of(path, {}, mine);
+  std::vector<int32_t> true_text;
+  with_engine(path, {}, [&](Engine& engine) {
+    generate(engine, others, 200, true_text);
+    run(engine);
+  });
+  ASSERT_EQ(true_text.size(), 200u);
+  for (const bool share : {false, true}) {
+    for (const int lookahead : {0, 1}) {
+      Logits logits;
+      std::vector<int32_t> text;
+      std::vector<int32_t> younger_text;
+      // The older one needs five pages in the end; the younger ones must give theirs back in the middle.
+      with_engine(
+          path,
+          {.n_ranks = 2, .batch_tokens = 2, .n_pages = 6, .lookahead = lookahead, .share_prefixes = share},
+          [&](Engine& engine) {
+            generate(engine, others, 200, text);
+            evaluate(engine, mine, logits);
+            generate(engine, others, 200, younger_text);
+            run(engine);
+            EXPECT_GE(engine.stats().n_preemptions, 1);
+            EXPECT_EQ(engine.stats().n_pages_used, 0);
+          });
+      EXPECT_EQ(first_difference(truth, logits), -1) << share << lookahead;
+      EXPECT_EQ(text, true_text) << share << lookahead;
+      EXPECT_EQ(younger_text, true_text) << share << lookahead;
+    }
+  }
+}
+
+TEST_F(SameBits, BehindASharedPrefix) {
+  TinyModel model = TinyModel::for_type(TensorType::q8_0);
+  model.architecture = "gemma3";
+  model.n_layers = 7;
+  model.window = 16;
+  const std::string path = write(model);
+  const auto mine = some_tokens(150, model.n_vocab, 5);
+  const Logits truth = logits_of(path, {.share_prefixes = false}, mine);
+  std::vector<int32_t> true_text;
+  with_engine(path, {.share_prefixes = false}, [&](Engine& engine) {
+    generate(engine, mine, 40, true_text);
+    run(engine);
+    EXPECT_EQ(engine.stats().n_spared_tokens, 0);
+  });
+  for (const int n_ranks : {1, 3}) {
+    Logits whole;
+    Logits end;
+    std::vector<std::vector<int32_t>> texts(3);
+    with_engine(path, {.n_ranks = n_ranks, .batch_tokens = 48}, [&](Engine& engine) {
+      evaluate(engine, mine, whole);
+      for (auto& text : texts) generate(engine, mine, 40, text);  // while the first one computes the prefix
+      run(engine);
+      EXPECT_EQ(engine.stats().n_spared_tokens, 3 * 128);
+      engine.submit(EvaluationRequest{
+          mine,
+          140,
+          [&](int64_t, std::span<const float> row) { end.insert(end.end(), row.begin(), row.end()); },
+          {}});
+      run(engine);
+      EXPECT_EQ(engine.stats().n_spared_tokens, 4 * 128);
+    });
+    EXPECT_EQ(first_difference(truth, whole), -1);
+    EXPECT_EQ(first_difference({truth.begin() + 140 * model.n_vocab, truth.end()}, end), -1);
+    for (const auto& text : texts) EXPECT_EQ(text, true_text);
+  }
+}
+
+TEST_F(SameBits, WithStepsPlannedAhead) {
+  const TinyModel model = TinyModel::for_type(TensorType::q4_1);
+  const std::string path = write(model);
+  std::vector<std::vector<std::vector<int32_t>>> texts;
+  for (const int lookahead : {0, 1, 2}) {
+    auto& mine = texts.emplace_back(4);
+    with_engine(path, {.n_ranks = 2, .batch_tokens = 16, .lookahead = lookahead}, [&](Engine& engine) {
+      for (size_t i = 0; i < mine.size(); ++i) {
+        generate(engine, some_tokens(30 + static_cast<int64_t>(i), model.n_vocab, i),
+                 20 + static_cast<int64_t>(i), mine[i]);
+      }
+      run(engine);
+    });
+    for (size_t i = 0; i < mine.size(); ++i) EXPECT_EQ(mine[i].size(), 20 + i);
+  }
+  EXPECT_EQ(texts[0], texts[1]);
+  EXPECT_EQ(texts[0], texts[2]);
 }
 
 TEST_F(SameBits, TheComparisonNoticesOneBit) {

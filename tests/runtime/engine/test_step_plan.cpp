@@ -9,6 +9,7 @@ namespace {
 StepPlan full_plan() {
   StepPlan plan;
   plan.step = 77;
+  plan.n_collect = 2;
   PlanAdmission admission;
   admission.slot = 3;
   admission.sampling.temperature = 0.25f;
@@ -25,6 +26,7 @@ TEST(StepPlan, SurvivesItsJourney) {
   const StepPlan plan = StepPlan::deserialize(bytes);
   EXPECT_EQ(plan.serialize(), bytes);
   EXPECT_EQ(plan.step, 77u);
+  EXPECT_EQ(plan.n_collect, 2);
   EXPECT_EQ(plan.n_tokens(), 3);
   EXPECT_EQ(plan.admissions[0].sampling.seed, 0xfedcba9876543210u);
   EXPECT_EQ(plan.admissions[0].sampling.bias[1].token, 9);
