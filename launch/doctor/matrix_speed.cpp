@@ -1,13 +1,10 @@
 #include "launch/doctor/matrix_speed.h"
 
-#include <cublasLt.h>
-#include <dlfcn.h>
-
 #include <algorithm>
 #include <array>
 #include <vector>
 
-#include "ops/core/symbol.h"
+#include "ops/cuda/blas_library.h"
 #include "ops/cuda/memory.h"
 
 namespace tandem::cuda {
@@ -18,46 +15,9 @@ constexpr size_t kWorkspaceBytes = size_t{32} << 20;
 constexpr int kWarmUps = 3;
 constexpr int kRuns = 15;
 
-/// cuBLASLt's functions.
-struct Library {
-  decltype(&cublasLtCreate) create = nullptr;
-  decltype(&cublasLtDestroy) destroy = nullptr;
-  decltype(&cublasLtMatmulDescCreate) desc_create = nullptr;
-  decltype(&cublasLtMatmulDescDestroy) desc_destroy = nullptr;
-  decltype(&cublasLtMatrixLayoutCreate) layout_create = nullptr;
-  decltype(&cublasLtMatrixLayoutDestroy) layout_destroy = nullptr;
-  decltype(&cublasLtMatmulPreferenceCreate) preference_create = nullptr;
-  decltype(&cublasLtMatmulPreferenceSetAttribute) preference_set = nullptr;
-  decltype(&cublasLtMatmulPreferenceDestroy) preference_destroy = nullptr;
-  decltype(&cublasLtMatmulAlgoGetHeuristic) heuristic = nullptr;
-  decltype(&cublasLtMatmul) matmul = nullptr;
-};
-
-bool load(Library& lt, std::string& why_not) {
-  const std::string name = "libcublasLt.so." + std::to_string(CUBLAS_VER_MAJOR);
-  void* library = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (library == nullptr) {
-    why_not = name + " can't be loaded";
-    return false;
-  }
-  const bool complete = find_symbol(library, "cublasLtCreate", lt.create) &&
-                        find_symbol(library, "cublasLtDestroy", lt.destroy) &&
-                        find_symbol(library, "cublasLtMatmulDescCreate", lt.desc_create) &&
-                        find_symbol(library, "cublasLtMatmulDescDestroy", lt.desc_destroy) &&
-                        find_symbol(library, "cublasLtMatrixLayoutCreate", lt.layout_create) &&
-                        find_symbol(library, "cublasLtMatrixLayoutDestroy", lt.layout_destroy) &&
-                        find_symbol(library, "cublasLtMatmulPreferenceCreate", lt.preference_create) &&
-                        find_symbol(library, "cublasLtMatmulPreferenceSetAttribute", lt.preference_set) &&
-                        find_symbol(library, "cublasLtMatmulPreferenceDestroy", lt.preference_destroy) &&
-                        find_symbol(library, "cublasLtMatmulAlgoGetHeuristic", lt.heuristic) &&
-                        find_symbol(library, "cublasLtMatmul", lt.matmul);
-  if (!complete) why_not = name + " lacks functions";
-  return complete;
-}
-
 /// One product's descriptors; square matrices throughout.
 struct Product {
-  explicit Product(const Library& library) : lt(library) {
+  explicit Product(const BlasLibrary& library) : lt(library) {
     ok = lt.create(&handle) == CUBLAS_STATUS_SUCCESS &&
          lt.desc_create(&desc, CUBLAS_COMPUTE_32F, CUDA_R_32F) == CUBLAS_STATUS_SUCCESS &&
          lt.layout_create(&layout, CUDA_R_16F, kSize, kSize, kSize) == CUBLAS_STATUS_SUCCESS &&
@@ -77,7 +37,7 @@ struct Product {
   Product(const Product&) = delete;
   Product& operator=(const Product&) = delete;
 
-  const Library& lt;
+  const BlasLibrary& lt;
   cublasLtHandle_t handle = nullptr;
   cublasLtMatmulDesc_t desc = nullptr;
   cublasLtMatrixLayout_t layout = nullptr;
@@ -90,8 +50,9 @@ struct Product {
 }  // namespace
 
 double measure_fp16_tflops(std::string& why_not) {
-  Library lt;
-  if (!load(lt, why_not)) return 0;
+  const BlasLibrary& lt = blas_library();
+  why_not = lt.fault;
+  if (!why_not.empty()) return 0;
   Product product(lt);
   if (!product.ok) {
     why_not = "cuBLASLt offers no product here";

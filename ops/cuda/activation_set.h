@@ -32,7 +32,7 @@ class ActivationSet {
 
  private:
   int64_t max_tokens_ = 0;
-  std::array<std::optional<CudaActivations>, 3> forms_;
+  std::array<std::optional<CudaActivations>, kActForms> forms_;
 };
 
 }  // namespace tandem::cuda

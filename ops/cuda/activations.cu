@@ -48,9 +48,50 @@ __global__ void fill_kernel(const __grid_constant__ FillArgs args) {
   device::store_record<kForm>(x, record, lane);
 }
 
+/// Thread map: a block a token, twice over its row: for its largest magnitude, then for its halves (from the
+/// caches). A lane 8 columns of a segment at a time.
+__global__ void __launch_bounds__(kWarps * 32) fill_half_kernel(const __grid_constant__ FillArgs args) {
+  __shared__ float largest[kWarps];
+  device::let_next_start();
+  device::wait_for_inputs();
+  const int64_t token = blockIdx.x;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const float* row = args.x + token * args.x_stride;
+  float amax = 0;
+  bool finite = true;
+  for (int64_t c = threadIdx.x; c < args.n_cols; c += kWarps * 32) {
+    finite &= fabsf(row[c]) < INFINITY;
+    amax = fmaxf(amax, fabsf(row[c]));
+  }
+  if (!finite && args.not_finite != nullptr) *args.not_finite = 1;
+  for (int distance = 16; distance > 0; distance /= 2)
+    amax = fmaxf(amax, __shfl_xor_sync(~0U, amax, distance));
+  if (lane == 0) largest[warp] = amax;
+  __syncthreads();
+  for (const float other : largest) amax = fmaxf(amax, other);
+  const device::HalfScale scale = device::half_scale(amax);
+  std::byte* out = args.out + token * args.token_bytes;
+  for (int64_t segment = warp; segment < args.n_segments; segment += kWarps) {
+    float x[8];
+    for (int i = 0; i < 8; ++i) x[i] = value_at(args, token, segment, 8 * lane + i);
+    device::store_halves(x, scale.inverse, out + segment * ActLayout::kF16Bytes, lane);
+  }
+  if (threadIdx.x == 0) *reinterpret_cast<float*>(out + args.n_segments * ActLayout::kF16Bytes) = scale.scale;
+}
+
 int64_t record_bytes_of(ActForm form) {
-  if (form == ActForm::f32) return ActLayout::kF32Bytes;
-  return form == ActForm::q8 ? ActLayout::kQ8Bytes : ActLayout::kQ15Bytes;
+  switch (form) {
+    case ActForm::f32:
+      return ActLayout::kF32Bytes;
+    case ActForm::q8:
+      return ActLayout::kQ8Bytes;
+    case ActForm::q15:
+      return ActLayout::kQ15Bytes;
+    case ActForm::f16:
+      break;
+  }
+  return ActLayout::kF16Bytes;
 }
 
 }  // namespace
@@ -59,12 +100,18 @@ CudaActivations::CudaActivations(int64_t max_tokens, Range cols, ActForm form)
     : max_tokens_(max_tokens),
       cols_(cols),
       form_(form),
-      token_bytes_(segments_of(cols).size() * record_bytes_of(form)) {
+      token_bytes_(segments_of(cols).size() * record_bytes_of(form) +
+                   (form == ActForm::f16 ? ActLayout::kTailBytes : 0)) {
   require(max_tokens >= 0 && cols.begin >= 0, "cuda activations: shape", max_tokens, cols.begin, cols.end);
   data_ = DeviceBuffer<std::byte>(static_cast<size_t>(max_tokens * token_bytes_));
   if (data_.size() == 0) return;
   check(cudaMemset(data_.data(), 0, data_.bytes()));
   check(cudaStreamSynchronize(nullptr));  // streams of ours don't wait for it
+}
+
+const float* CudaActivations::scales() const {
+  require(form_ == ActForm::f16, "activations without a scale a token", static_cast<int>(form_));
+  return reinterpret_cast<const float*>(data_.data() + segments_of(cols_).size() * ActLayout::kF16Bytes);
 }
 
 void CudaActivations::fill(const float* x, int64_t x_stride, int64_t n_tokens, uint32_t* not_finite,
@@ -81,6 +128,10 @@ void CudaActivations::fill(const float* x, int64_t x_stride, int64_t n_tokens, u
                 not_finite};
   const int64_t n = args.n_tokens * args.n_segments;
   if (n == 0) return;
+  if (form_ == ActForm::f16) {
+    launch(reinterpret_cast<const void*>(fill_half_kernel), {n_tokens, kWarps * 32, 0, early}, &args, stream);
+    return;
+  }
   const void* kernel = form_ == ActForm::f32  ? reinterpret_cast<const void*>(fill_kernel<ActForm::f32>)
                        : form_ == ActForm::q8 ? reinterpret_cast<const void*>(fill_kernel<ActForm::q8>)
                                               : reinterpret_cast<const void*>(fill_kernel<ActForm::q15>);

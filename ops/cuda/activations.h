@@ -12,7 +12,9 @@ enum class ActForm : uint8_t {
   f32,  ///< the floats themselves, for F32, F16 and BF16 weights
   q8,   ///< int8 and a scale a group
   q15,  ///< two int8 planes: 15 bits, where rounding costs most
+  f16,  ///< halves and a scale a token, for tensor cores
 };
+inline constexpr int kActForms = 4;
 
 class CudaActivations {
  public:
@@ -24,6 +26,8 @@ class CudaActivations {
   ActForm form() const { return form_; }
   int64_t token_bytes() const { return token_bytes_; }
   std::byte* data() const { return data_.data(); }  // (max_tokens, token_bytes)
+  /// f16 only: the first token's scale; the next ones are token_bytes() apart.
+  const float* scales() const;
 
   /// Fills the first n_tokens from floats on the device, in order with `stream`. x: (n_tokens, x_stride),
   /// cols().size() of each row are read. A group whose largest magnitude is below 1e-36 becomes zeros.

@@ -2,10 +2,16 @@
 // cache, then softmax(scale · q·K) · V with grouped-query heads and an optional sliding window, written in
 // the form that the output projection reads. Called by the backend, once or twice a layer.
 //
-// Every launch reads the step's tokens from the StepView on the device, so a captured graph can be replayed
-// while positions, pages and lengths change. The bits of an output row depend on its query, its position, the
-// window and the cached rows that it sees (and on the AttentionScratch's sizes), not on the step's other
-// tokens or the page ids.
+// Two roads: kernels that take a token at a time (attention_mma_core.cuh, attention_plain.cu), and for
+// sequences with several tokens in the step one that takes many query rows at once
+// (prompt_attention_kernel.cuh, and prompt_attention_volta_core.cuh), where the cache, the head size and the
+// device allow it. A step that has both kinds of sequences goes both roads.
+//
+// Every launch reads the step's tokens from the StepView on the device, so a captured graph of one-token
+// sequences can be replayed while positions, pages and lengths change. The bits of an output row depend on
+// the road, its query, its position, the window and the cached rows that it sees, on the AttentionScratch's
+// sizes, and, unless it has fixed cuts, on the number of the launch's tokens, by which the positions are cut.
+// They never depend on what the other tokens are, or on the page ids.
 #pragma once
 
 #include "ops/cuda/attention_args.h"
@@ -26,21 +32,37 @@ class AttentionScratch {
   int max_group() const { return max_group_; }
   int32_t head_dim() const { return head_dim_; }
   int64_t max_tokens() const { return max_tokens_; }
+  int n_multiprocessors() const { return n_multiprocessors_; }
+  int shared_bytes() const { return shared_bytes_; }
+  bool fixed_cuts() const { return fixed_cuts_; }
+  /// Partial results of a head that there is memory for.
+  int64_t max_partials() const { return max_partials_; }
 
   /// Fills in what the kernels take from here for n_tokens tokens.
   void bind(AttentionArgs& args, int64_t n_tokens) const;
 
  private:
+  int32_t slots_for(int64_t n_units) const;
+
   HeadGroups groups_;
   int max_group_ = 0;
   int32_t head_dim_ = 0;
   int64_t max_tokens_ = 0;
   int max_pieces_ = 1;
   int n_multiprocessors_ = 0;
+  int shared_bytes_ = 0;
+  bool fixed_cuts_ = false;
+  int64_t max_partials_ = 0;
   int64_t partial_sums_ = 0;  ///< where the parts of the memory begin; partial results are its first
   int64_t tickets_ = 0;
   int64_t rows_ = 0;
   DeviceBuffer<std::byte> memory_;
+};
+
+/// The tokens of one sequence in a step.
+struct AttentionPart {
+  int32_t n_tokens = 0;
+  int32_t first_position = 0;
 };
 
 /// One layer's attention.
@@ -63,6 +85,9 @@ struct Attention {
   uint32_t* not_finite = nullptr;  ///< set to 1 where a value is not finite in its type; or null
   const AttentionScratch* scratch = nullptr;
   CudaActivations* out = nullptr;  ///< columns: this rank's heads × head_dim of the output projection's
+  /// Or floats instead of `out`, where not null; may be q where q_stride is n_heads · head_dim.
+  float* rows = nullptr;                 // (n_tokens, n_heads * head_dim)
+  std::span<const AttentionPart> parts;  ///< the step's sequences, in order; none: a token at a time
 };
 
 /// Norms and rotates q in place and k, and appends k and v to the cache, for n_tokens tokens of the step.
@@ -70,6 +95,7 @@ struct Attention {
 void rope_append(const Attention& what, int64_t n_tokens, bool early, cudaStream_t stream);
 
 /// The tokens' output rows; their keys and values, and those of every position before them, are in the cache.
+/// Where a part has several tokens, q may be changed.
 void attend(const Attention& what, int64_t n_tokens, bool early, cudaStream_t stream);
 
 /// rope_append() and attend() in one launch, for steps in which no two tokens are of one sequence. q stays

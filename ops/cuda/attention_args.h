@@ -24,9 +24,9 @@ struct AttentionArgs {
   StepView step;
   KvView cache;
   HeadGroups groups;
-  float* q = nullptr;        // (n_tokens, q_stride): (n_heads, head_dim)
-  const float* k = nullptr;  // (n_tokens, k_stride): (n_kv_heads, head_dim)
-  const float* v = nullptr;  // (n_tokens, v_stride): (n_kv_heads, head_dim)
+  float* q = nullptr;        // (tokens of the step, q_stride): (n_heads, head_dim)
+  const float* k = nullptr;  // (tokens of the step, k_stride): (n_kv_heads, head_dim)
+  const float* v = nullptr;  // (tokens of the step, v_stride): (n_kv_heads, head_dim)
   int64_t q_stride = 0;
   int64_t k_stride = 0;
   int64_t v_stride = 0;
@@ -39,17 +39,18 @@ struct AttentionArgs {
   float scale_log2 = 0;            ///< of q·k, times log2(e)
   int32_t window = 0;              ///< 0: none
   uint32_t* not_finite = nullptr;  ///< or null
+  int64_t first_token = 0;         ///< of this launch, of the step's
   int64_t n_tokens = 0;            ///< of this launch
   int32_t max_pieces = 1;          ///< a token's positions are cut into no more
   int32_t n_slots = 1;             ///< blocks a (token, KV head); block i does the pieces i, i + n_slots, …
   float* partials = nullptr;       // (n_tokens, n_heads, max_pieces, head_dim), where n_slots > 1
   float2* partial_sums = nullptr;  // (n_tokens, n_heads, max_pieces): maximum, sum
   uint32_t* tickets = nullptr;     // (n_tokens, n_kv_heads), zeros between launches
-  std::byte* out = nullptr;        // (n_tokens, out_token_bytes) records; or null: floats to `rows`
+  std::byte* out = nullptr;        // (tokens, out_token_bytes) records; or null: floats to `rows`
   int64_t out_token_bytes = 0;
   int32_t out_lead = 0;  ///< columns of the first segment before the first head's
   ActForm form = ActForm::f32;
-  float* rows = nullptr;  // (n_tokens, n_heads * head_dim)
+  float* rows = nullptr;  // (tokens, n_heads * head_dim)
 };
 
 }  // namespace tandem::cuda

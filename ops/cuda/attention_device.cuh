@@ -2,7 +2,7 @@
 // token's positions are cut into pieces; and how partial results are merged and written.
 //
 // The bits of an output row depend on its query, its position, the window, the cached rows that it sees and
-// the number of pieces that the scratch was made for, not on the step's other tokens, the page ids or the
+// the most pieces that the launch makes of a token, not on the step's other tokens, the page ids or the
 // grid: a piece is always computed by one block in one order, and pieces are merged in order, whether the
 // block that did them all keeps them in registers or the last block to finish reads them from scratch.
 #pragma once
@@ -118,10 +118,22 @@ __device__ inline bool store_half(const WarpRow<kRegs>& head, __half* out, __hal
   return fits;
 }
 
-/// codes: (dim), scales: (groups). Scale amax / 127 rounded to half, codes rounded to nearest.
+/// Where a row's codes (dim) and scales (groups) lie.
+struct CodedRow {
+  int8_t* codes = nullptr;
+  __half* scales = nullptr;
+
+  /// Of a page's plane.
+  __device__ static CodedRow in_plane(std::byte* plane, int slot, int dim) {
+    auto* codes = reinterpret_cast<int8_t*>(plane);
+    auto* scales = reinterpret_cast<__half*>(codes + kPageTokens * dim);
+    return {codes + slot * dim, scales + slot * ((dim + kKvGroup - 1) / kKvGroup)};
+  }
+};
+
+/// Scale amax / 127 rounded to half, codes rounded to nearest. copy: a second place, or nulls
 template <int kRegs>
-__device__ inline bool store_q8(const WarpRow<kRegs>& head, int8_t* codes, __half* scales, int dim,
-                                int lane) {
+__device__ inline bool store_q8(const WarpRow<kRegs>& head, CodedRow row, CodedRow copy, int dim, int lane) {
   bool fits = head.finite();
 #pragma unroll
   for (int i = 0; i < kRegs; ++i) {
@@ -133,8 +145,12 @@ __device__ inline bool store_q8(const WarpRow<kRegs>& head, int8_t* codes, __hal
     const float inverse = amax < 1e-36F ? 0.0F : 127.0F / amax;
     const __half h = __float2half_rn(scale);
     fits &= !__hisinf(h);
-    if (lane + 32 * i < dim) codes[lane + 32 * i] = static_cast<int8_t>(__float2int_rn(head.x[i] * inverse));
-    if (lane == 0) scales[i] = h;
+    const auto code = static_cast<int8_t>(__float2int_rn(head.x[i] * inverse));
+    if (lane + 32 * i < dim) row.codes[lane + 32 * i] = code;
+    if (lane == 0) row.scales[i] = h;
+    if (copy.codes == nullptr) continue;
+    if (lane + 32 * i < dim) copy.codes[lane + 32 * i] = code;
+    if (lane == 0) copy.scales[i] = h;
   }
   return fits;
 }
@@ -149,10 +165,7 @@ __device__ inline bool store_cached(const WarpRow<kRegs>& head, CudaKvType type,
     head.store(reinterpret_cast<float*>(plane) + slot * dim, dim, lane);
     return head.finite();
   }
-  auto* codes = reinterpret_cast<int8_t*>(plane);
-  auto* scales = reinterpret_cast<__half*>(codes + kPageTokens * dim);
-  const int groups = (dim + kKvGroup - 1) / kKvGroup;
-  return store_q8(head, codes + slot * dim, scales + slot * groups, dim, lane);
+  return store_q8(head, CodedRow::in_plane(plane, slot, dim), CodedRow{}, dim, lane);
 }
 
 __device__ inline void report(uint32_t* not_finite, bool fine) {
@@ -268,7 +281,7 @@ struct BlockPlace {
   __device__ explicit BlockPlace(const AttentionArgs& args) {
     slot = static_cast<int>(blockIdx.x);
     kv_head = static_cast<int>(blockIdx.y);
-    token = blockIdx.z;
+    token = args.first_token + blockIdx.z;
     first_head = args.groups.begin[kv_head];
     n_heads = args.groups.begin[kv_head + 1] - first_head;
   }
@@ -336,7 +349,8 @@ struct Finisher {
   }
 
   __device__ int64_t partial_index(int head, int piece) const {
-    return (block.token * args.groups.n_heads + block.first_head + head) * args.max_pieces + piece;
+    const int64_t token = block.token - args.first_token;
+    return (token * args.groups.n_heads + block.first_head + head) * args.max_pieces + piece;
   }
 
   /// sums: (head tiles, vectors) of the thread; max, weight: (heads) of shared memory
@@ -358,7 +372,8 @@ struct Finisher {
   __device__ bool all_done(int n_done, uint32_t* shared) const {
     __syncthreads();
     if (threadIdx.x == 0) {
-      uint32_t* ticket = args.tickets + block.token * args.groups.n_kv_heads + block.kv_head;
+      const int64_t token = block.token - args.first_token;
+      uint32_t* ticket = args.tickets + token * args.groups.n_kv_heads + block.kv_head;
       uint32_t before;
       asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], %2;"
                    : "=r"(before)

@@ -1,7 +1,9 @@
-// How attention by tensor cores (attention_mma.cu) is cut, and what a lane holds of a tile of 16 positions.
+// How attention by tensor cores (attention_mma_core.cuh) is cut, and what a lane holds of a tile of 16
+// positions.
 #pragma once
 
 #include "ops/cuda/attention_device.cuh"
+#include "ops/cuda/mma.cuh"
 
 namespace tandem::cuda {
 namespace device {
@@ -20,17 +22,6 @@ __device__ inline void load_words(uint32_t (&out)[1], const std::byte* p) {
   asm volatile("ld.global.L1::no_allocate.u32 %0, [%1];" : "=r"(out[0]) : "l"(p));
 }
 
-/// c += a (16 × 16) · b (16 × 8)
-__device__ inline void mma(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
-                           uint32_t b1) {
-#if __CUDA_ARCH__ >= 800
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-      "{%0,%1,%2,%3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-#endif
-}
-
 /// An 8 × 8 matrix of halves, a lane two neighbours of a row: its transpose.
 __device__ inline uint32_t transposed(uint32_t x) {
 #if __CUDA_ARCH__ >= 750
@@ -39,14 +30,37 @@ __device__ inline uint32_t transposed(uint32_t x) {
   return x;
 }
 
-__device__ inline uint32_t bits_of(__half2 h) {
-  return *reinterpret_cast<const uint32_t*>(&h);
+__device__ inline void load_half(uint32_t& out, const std::byte* p) {
+  uint16_t half;
+  asm volatile("ld.global.L1::no_allocate.u16 %0, [%1];" : "=h"(half) : "l"(p));
+  out = half;
 }
 
-template <int kDimIn, int kHeadTilesIn>
+/// The first or last two of four int8 codes as halves, exactly.
+template <int kPair>
+__device__ inline __half2 halves_of(uint32_t codes) {
+  constexpr uint32_t kSelect = kPair == 0 ? 0x4140 : 0x4342;
+  const uint32_t bits = __byte_perm(codes ^ 0x80808080U, 0x64646464U, kSelect);  // 1024 + 128 + code
+  return __hsub2(*reinterpret_cast<const __half2*>(&bits), __float2half2_rn(1152.0F));
+}
+
+/// Codes of q8_0 whose scale is larger don't fit halves when multiplied; this many times smaller all do.
+inline constexpr float kLargestScale = 500.0F;
+inline constexpr float kShrink = 256.0F;
+
+/// Four codes times their scale, 1 / kShrink of it where `shrunk`. scale: a half
+__device__ inline void scaled_halves(uint32_t (&out)[2], uint32_t codes, uint32_t scale, bool shrunk) {
+  const __half2 small = __float2half2_rn(shrunk ? 0.0625F : 1.0F);
+  const __half2 d = __hmul2(__half2half2(__ushort_as_half(static_cast<uint16_t>(scale))), small);
+  out[0] = bits_of(__hmul2(__hmul2(halves_of<0>(codes), small), d));
+  out[1] = bits_of(__hmul2(__hmul2(halves_of<1>(codes), small), d));
+}
+
+template <int kDimIn, int kHeadTilesIn, bool kCodedIn>
 struct MmaShape {
   static constexpr int kDim = kDimIn;
   static constexpr int kHeadTiles = kHeadTilesIn;
+  static constexpr bool kCoded = kCodedIn;  ///< a q8_0 cache
   static constexpr int kHeads = 8 * kHeadTiles;
   static constexpr int kWarps = kDim <= 96 && kHeadTiles == 1 ? 16 : 8;
   static constexpr int kThreads = 32 * kWarps;
@@ -60,7 +74,7 @@ struct MmaShape {
   struct alignas(16) Shared {
     std::byte high[kHeads][kQueryBytes];
     std::byte low[kHeads][kQueryBytes];
-    std::byte key[2 * kDim];  ///< that this block appends
+    std::byte key[2 * kDim];  ///< that this block appends: halves, or codes and behind them scales
     std::byte value[2 * kDim];
     float exponent[kHeads];  ///< the power of two in front of a query
     alignas(16) float warp_max[kHeads][kWarps];
@@ -116,6 +130,7 @@ struct LoadGlobal {
   __device__ void operator()(uint32_t (&out)[n], const std::byte* p) const {
     load_words(out, p);
   }
+  __device__ void half(uint32_t& out, const std::byte* p) const { load_half(out, p); }
 };
 struct LoadShared {
   template <int n>
@@ -123,12 +138,18 @@ struct LoadShared {
 #pragma unroll
     for (int i = 0; i < n; ++i) out[i] = reinterpret_cast<const uint32_t*>(p)[i];
   }
+  __device__ void half(uint32_t& out, const std::byte* p) const {
+    out = *reinterpret_cast<const uint16_t*>(p);
+  }
 };
 struct SetZero {
   template <int n>
   __device__ void operator()(uint32_t (&out)[n], const std::byte* /*p*/) const {
 #pragma unroll
     for (int i = 0; i < n; ++i) out[i] = 0;
+  }
+  __device__ void half(uint32_t& out, const std::byte* /*p*/) const {
+    out = 0;
   }
 };
 

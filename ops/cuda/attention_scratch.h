@@ -20,6 +20,8 @@ struct AttentionShape {
   int32_t head_dim = 0;
   int64_t max_tokens = 0;     ///< in one step
   int64_t max_positions = 0;  ///< of one sequence
+  int shared_bytes = 0;       ///< that a block may take; 0: what the device has
+  bool fixed_cuts = false;    ///< a row's bits don't depend on the step's other tokens; slower for several
 };
 
 /// Where the parts of the scratch begin, in bytes.
@@ -29,6 +31,7 @@ struct ScratchLayout {
   int64_t tickets = 0;
   int64_t rows = 0;
   int64_t end = 0;
+  int64_t max_partials = 0;  ///< of a head
 
   ScratchLayout(const AttentionShape& shape, int n_multiprocessors) {
     constexpr int64_t kAlignment = 256;
@@ -38,12 +41,13 @@ struct ScratchLayout {
     const int64_t a_head = std::max(1, n_multiprocessors / shape.n_kv_heads);
     max_pieces = static_cast<int>(std::min(a_head, n_pages));
     const int64_t n_split = std::min(shape.max_tokens, kSplitTokens);
-    const int64_t n_partials = max_pieces > 1 ? n_split * n_heads * max_pieces : 0;
+    max_partials = max_pieces > 1 ? n_split * max_pieces : 0;
+    const int64_t n_partials = n_heads * max_partials;
     const auto behind = [](int64_t begin, int64_t bytes) { return round_up(begin + bytes, kAlignment); };
     partial_sums = behind(0, n_partials * shape.head_dim * 4);
     tickets = behind(partial_sums, n_partials * 8);
     rows = behind(tickets, n_split * shape.n_kv_heads * 4);
-    end = behind(rows, shape.head_dim % 32 == 0 ? 0 : shape.max_tokens * n_heads * shape.head_dim * 4);
+    end = behind(rows, shape.max_tokens * n_heads * shape.head_dim * 4);
   }
 };
 

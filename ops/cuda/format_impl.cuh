@@ -3,9 +3,11 @@
 
 #include <type_traits>
 
+#include "ops/cuda/batch_kernel.cuh"
 #include "ops/cuda/format_kernels.h"
 #include "ops/cuda/gemv_kernel.cuh"
 #include "ops/cuda/status.h"
+#include "ops/cuda/unpack.cuh"
 #include "ops/quant/all.h"
 
 namespace tandem::cuda {
@@ -216,6 +218,7 @@ FormatKernels format_kernels() {
   out.unit_bytes = TileLayout<F>::kUnitBytes;
   out.pack = launch_pack<F>;
   out.embed = launch_embed<F>;
+  out.unpack = launch_unpack<F>;
   if constexpr (FloatFormat<F>) {
     using Shape = GemvShape<256, 2, 1, 1>;
     out.gemv[0][0] = gemv_instance<F, 1, false, Shape>();
@@ -231,6 +234,10 @@ FormatKernels format_kernels() {
         gemv_instance<F, 1, true, std::conditional_t<(F::kBits == 8), Few, GemvShape<512, 1, 2, 2>>>();
     out.gemv[1][1] = gemv_instance<F, 2, true, Few>();
     out.gemv[1][2] = gemv_instance<F, 4, true, Few>();
+    out.batch[0] = batch_instance<F, 1>();
+    out.batch[1] = batch_instance<F, 2>();
+    out.batch[2] = batch_instance<F, 4>();
+    out.batch[3] = batch_instance<F, 8>();
   }
   return out;
 }

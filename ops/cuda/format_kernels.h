@@ -9,6 +9,7 @@
 
 #include "ops/core/range.h"
 #include "ops/cuda/gemv_args.h"
+#include "ops/quant/tensor_type.h"
 
 namespace tandem::cuda {
 
@@ -35,6 +36,33 @@ struct EmbedArgs {
   float* residual = nullptr;  ///< (n_tokens, n_cols): zeroed
 };
 
+/// Bytes of an element that unpacking makes of a weight: halves, or floats where halves lack range or
+/// precision.
+constexpr int unpacked_bytes(TensorType type) {
+  return type == TensorType::f32 || type == TensorType::bf16 ? 4 : 2;
+}
+
+/// Halves of weights are this much larger than the weights, so that small scales keep their bits.
+constexpr float half_weight_power(TensorType type) {
+  return unpacked_bytes(type) == 4 || type == TensorType::f16 ? 1.0F : 64.0F;
+}
+
+/// Tiles to plain rows (unpack.cuh).
+struct UnpackArgs {
+  const std::byte* tiles = nullptr;  ///< the first tile's first unit
+  int64_t n_tiles = 0;
+  int64_t n_segments = 0;
+  std::byte* out = nullptr;  ///< (8 n_tiles, 256 n_segments) elements
+};
+
+/// One instance of the batch kernel.
+struct BatchKernel {
+  const void* function = nullptr;  ///< __global__ void(BatchArgs); null for float formats
+  int tokens = 0;                  ///< most tokens
+  int64_t shared_bytes = 0;
+};
+inline constexpr int kBatchKernels = 4;  ///< for 8, 16, 32 and 64 tokens
+
 /// One instance of the GEMV kernel.
 struct GemvKernel {
   const void* function = nullptr;  ///< __global__ void(GemvArgs), or of GemvMixedArgs
@@ -49,7 +77,9 @@ struct FormatKernels {
   int64_t unit_bytes = 0;
   void (*pack)(const PackArgs& args, cudaStream_t stream) = nullptr;
   void (*embed)(const EmbedArgs& args, cudaStream_t stream) = nullptr;
+  void (*unpack)(const UnpackArgs& args, cudaStream_t stream) = nullptr;
   GemvKernel gemv[2][3];  ///< [q15][for 1, 2, 4 tokens]; float formats: [0] only
+  BatchKernel batch[kBatchKernels];
 };
 
 template <class F>

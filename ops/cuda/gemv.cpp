@@ -53,10 +53,12 @@ GemvKernel kernel_for(TensorType type, bool wide, int64_t n_tokens) {
   return kernel;
 }
 
-/// Shared memory of a bundle's (a pair's) sums.
+constexpr int kRecordRows = 32;  ///< that a block quantises together
+
+/// Shared memory of the sums of a bundle, or of a run of pairs.
 int64_t bundle_bytes(const GemvKernel& kernel, const GemvArgs& args) {
-  return (args.epilogue == Epilogue::none ? 1 : 2) * int64_t{args.n_chunks} * kernel.rows * kTileRows *
-         kernel.tokens * static_cast<int64_t>(sizeof(float));
+  return (args.epilogue == Epilogue::none ? 1 : 2) * int64_t{args.run} * args.n_chunks * kernel.rows *
+         kTileRows * kernel.tokens * static_cast<int64_t>(sizeof(float));
 }
 
 /// Counts the bundles and chunks of args.parts for this kernel.
@@ -66,6 +68,9 @@ void count(const GemvKernel& kernel, GemvArgs& args) {
     args.parts[i].n_bundles = static_cast<int32_t>(ceil_div(args.parts[i].n_rows, kernel.rows * kTileRows));
     if (i == 0 || args.epilogue == Epilogue::none) args.n_bundles += args.parts[i].n_bundles;
   }
+  args.run = args.records == nullptr ? 1 : kRecordRows / (kernel.rows * kTileRows);
+  require(args.n_bundles % args.run == 0, "gemv: rows of records", args.n_bundles);
+  args.n_bundles /= args.run;
   args.n_chunks = static_cast<int32_t>(ceil_div(args.n_segments, kernel.units));
   args.chunk_magic = division_magic(static_cast<uint32_t>(args.n_chunks));
 }
@@ -84,7 +89,7 @@ Grid cut(const GemvKernel& kernel, const GemvArgs& args, int64_t n_blocks) {
   Grid grid;
   grid.n_blocks = std::min<int64_t>(args.n_bundles, std::max(n_blocks, ceil_div(args.n_bundles, most)));
   grid.n_local = ceil_div(args.n_bundles, grid.n_blocks);
-  const int64_t n_items = (args.epilogue == Epilogue::none ? 1 : 2) * grid.n_local * args.n_chunks;
+  const int64_t n_items = (args.epilogue == Epilogue::none ? 1 : 2) * args.run * grid.n_local * args.n_chunks;
   require(n_items * args.n_chunks < int64_t{1} << 32, "gemv: too many chunks", args.n_chunks);
   return grid;
 }
@@ -134,6 +139,14 @@ Gathered gather(std::span<const GemvOperand> parts, TensorType type, const CudaA
   out.args.accumulate = options.accumulate;
   out.args.peer_token = static_cast<int32_t>(token - options.first_token);
   out.args.peers = options.peers;
+  if (options.records != nullptr) {
+    const CudaActivations& to = *options.records;
+    out.args.records = to.data() + token * to.token_bytes();
+    out.args.record_token_bytes = to.token_bytes();
+    out.args.record_lead = static_cast<int32_t>(to.cols().begin % kSegmentCols);
+    out.args.record_wide = to.form() == ActForm::q15;
+    out.args.not_finite = options.not_finite;
+  }
   for (const GemvOperand& part : parts) {
     const CudaMatrix& weight = *part.weight;
     if (weight.type() != type || weight.n_rows() == 0) continue;
@@ -206,6 +219,12 @@ ActForm activation_form(TensorType type, bool wide) {
   return wide ? ActForm::q15 : ActForm::q8;
 }
 
+bool writes_records(TensorType type, int64_t n_rows, const CudaActivations& out) {
+  return type_info(type).block_elements != 1 && n_rows % kRecordRows == 0 &&
+         out.cols().begin % kRecordRows == 0 && out.cols().size() == n_rows &&
+         (out.form() == ActForm::q8 || out.form() == ActForm::q15);
+}
+
 void gemv(std::span<const GemvOperand> parts, const CudaActivations& x, int64_t n_tokens,
           const GemvOptions& options, cudaStream_t stream) {
   const Epilogue epilogue = options.epilogue;
@@ -213,6 +232,11 @@ void gemv(std::span<const GemvOperand> parts, const CudaActivations& x, int64_t 
   require(!parts.empty() && parts.size() <= kMaxGemvParts, "gemv: parts", parts.size());
   require(n_tokens >= 0 && tokens.begin >= 0 && tokens.end <= x.max_tokens(), "gemv: tokens", tokens.begin,
           tokens.end, x.max_tokens());
+  require(options.records == nullptr ||
+              (epilogue != Epilogue::none && !options.accumulate && !x.cols().empty() &&
+               writes_records(parts[0].weight->type(), parts[0].weight->n_rows(), *options.records) &&
+               tokens.end <= options.records->max_tokens()),
+          "gemv: what can't be written as records");
   require(options.peers.n_ranks == 0 || (parts.size() == 1 && !options.accumulate && !x.cols().empty()),
           "gemv: what goes to peers is one part, whole");
   for (const GemvOperand& part : parts) {

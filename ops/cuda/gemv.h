@@ -24,11 +24,14 @@ struct GemvOperand {
 /// What is done beside the product.
 struct GemvOptions {
   Epilogue epilogue = Epilogue::none;
-  bool early = false;               ///< see gemv()
-  int64_t first_token = 0;          ///< of x and of the outputs
-  const int32_t* expert = nullptr;  ///< on the device: which expert, where the parts have some
-  const float* factor = nullptr;    ///< on the device: multiplies every output; or null
-  bool accumulate = false;          ///< adds to the outputs instead of overwriting them
+  bool early = false;                  ///< see gemv()
+  int64_t first_token = 0;             ///< of x and of the outputs
+  const int32_t* expert = nullptr;     ///< on the device: which expert, where the parts have some
+  const float* factor = nullptr;       ///< on the device: multiplies every output; or null
+  bool accumulate = false;             ///< adds to the outputs instead of overwriting them
+  CudaActivations* records = nullptr;  ///< with an epilogue: the outputs go there, quantised, instead of to
+                                       ///< `out`; where writes_records() says so
+  uint32_t* not_finite = nullptr;  ///< with records: as CudaActivations::fill; or null
   PeerWindows peers{};  ///< where there are ranks: rows go to their windows (rows 0 … n_tokens - 1 of
                         ///< this rank's slot, of out_stride columns), not to `out`
 };
@@ -36,6 +39,9 @@ struct GemvOptions {
 /// What form of activations a product with this format reads. `wide`: the more precise one where there is a
 /// choice.
 ActForm activation_form(TensorType type, bool wide);
+
+/// Whether gate and up of this type and so many rows can write `out`'s form themselves.
+bool writes_records(TensorType type, int64_t n_rows, const CudaActivations& out);
 
 /// For the n_tokens from options.first_token on: out[token][row] = Σ_col weight[row][col] · x[token][col] +
 /// bias[row], for each part; q·k·v are three parts. With an epilogue, two parts of one format and shape, gate

@@ -40,6 +40,13 @@ struct GemvArgs {
   int32_t n_bundles = 0;     ///< of all parts; gate·up: pairs
   uint32_t chunk_magic = 0;  ///< division_magic(n_chunks)
   Epilogue epilogue = Epilogue::none;
+  int32_t run = 1;  ///< pairs of bundles that lie side by side in a block; n_bundles in such runs
+  std::byte* records = nullptr;  ///< with an epilogue: outputs are quantised in groups of 32 rows, to
+                                 ///< (n_tokens, record_token_bytes) records
+  int64_t record_token_bytes = 0;
+  int32_t record_lead = 0;          ///< columns of the first record before row 0's
+  bool record_wide = false;         ///< q15, else q8
+  uint32_t* not_finite = nullptr;   ///< with records: as CudaActivations::fill; or null
   const int32_t* expert = nullptr;  ///< on the device: which of the parts' experts; where they have some
   const float* factor = nullptr;    ///< on the device: multiplies every output; or null
   bool accumulate = false;          ///< adds to the outputs

@@ -18,6 +18,7 @@
 
 #include "ops/cuda/gemv_device.cuh"
 #include "ops/cuda/peer_device.cuh"
+#include "ops/cuda/quantize_device.cuh"
 
 namespace tandem::cuda {
 
@@ -34,6 +35,11 @@ struct GemvShape {
 
 namespace device {
 
+/// The block's pair number `local`, of all.
+__device__ inline int pair_of(const GemvArgs& args, int local, int block, int n_blocks) {
+  return args.run == 1 ? block + local * n_blocks : 2 * (block + (local >> 1) * n_blocks) + (local & 1);
+}
+
 /// A chunk's weights in flight.
 template <class F, class Shape>
 struct Chunk {
@@ -47,8 +53,8 @@ struct Chunk {
   /// Where item `item` of the block is.
   __device__ void find(const GemvArgs& args, int item, int first_bundle, int n_blocks, bool pair) {
     const int local = divide(item, args.n_chunks, args.chunk_magic);
-    const int bundle =
-        pair ? 2 * (first_bundle + (local >> 1) * n_blocks) + (local & 1) : first_bundle + local * n_blocks;
+    const int bundle = pair ? 2 * pair_of(args, local >> 1, first_bundle, n_blocks) + (local & 1)
+                            : first_bundle + local * n_blocks;
     const BundlePlace place = place_of(args, bundle, pair);
     segment = (item - local * args.n_chunks) * Shape::kUnits;
     n = min(Shape::kUnits, args.n_segments - segment);
@@ -119,6 +125,41 @@ __device__ inline void finish(const GemvArgs& args, const float* slots, int n_lo
   }
 }
 
+/// As finish(), for gate and up whose outputs are quantised: a warp a run of 32 rows and token, a lane a row.
+/// All threads, after a barrier.
+template <class Shape, int kTokens>
+__device__ inline void finish_records(const GemvArgs& args, const float* slots, int n_runs, int block,
+                                      int n_blocks) {
+  constexpr int kSlot = Shape::kBundleRows * kTokens;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  for (int i = static_cast<int>(threadIdx.x) / 32; i < n_runs * args.n_tokens; i += Shape::kWarps) {
+    const int run = i / args.n_tokens;
+    const int token = i - run * args.n_tokens;
+    const int gate_slot = 2 * (run * args.run + lane / Shape::kBundleRows) * args.n_chunks * kSlot +
+                          lane % Shape::kBundleRows * kTokens + token;
+    const int up_slot = gate_slot + args.n_chunks * kSlot;
+    float gate = 0;
+    float up = 0;
+#pragma unroll 4
+    for (int c = 0; c < args.n_chunks; ++c) {
+      gate += slots[gate_slot + c * kSlot];
+      up += slots[up_slot + c * kSlot];
+    }
+    float value = activate(args.epilogue, gate) * up;
+    if (args.factor != nullptr) value *= *args.factor;
+    if (!(fabsf(value) < INFINITY) && args.not_finite != nullptr) *args.not_finite = 1;
+    const int col = args.record_lead + 32 * (block + run * n_blocks);
+    std::byte* row = args.records + token * args.record_token_bytes;
+    if (args.record_wide) {
+      store_row_group<ActForm::q15>(value, row + col / kSegmentCols * ActLayout::kQ15Bytes,
+                                    col % kSegmentCols / 32, lane);
+    } else {
+      store_row_group<ActForm::q8>(value, row + col / kSegmentCols * ActLayout::kQ8Bytes,
+                                   col % kSegmentCols / 32, lane);
+    }
+  }
+}
+
 /// The kernel's body, for the block `block` of `n_blocks` that work on `args`.
 template <class F, int kTokens, bool kWide, class Shape>
 __device__ inline void gemv(const GemvArgs& args, int block, int n_blocks) {
@@ -128,8 +169,8 @@ __device__ inline void gemv(const GemvArgs& args, int block, int n_blocks) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const bool pair = args.epilogue != Epilogue::none;
-  const int n_local = (args.n_bundles - block + n_blocks - 1) / n_blocks;  // bundles, or pairs of them
-  const int n_items = n_local * (pair ? 2 : 1) * args.n_chunks;
+  const int n_local = (args.n_bundles - block + n_blocks - 1) / n_blocks;  // bundles, or runs of pairs
+  const int n_items = n_local * (pair ? 2 * args.run : 1) * args.n_chunks;
 
   let_next_start();
   if (args.expert != nullptr) wait_for_inputs();  // which weights these are, a kernel before this one says
@@ -166,6 +207,12 @@ __device__ inline void gemv(const GemvArgs& args, int block, int n_blocks) {
     store_slot<Shape::kRows, kTokens>(acc, slots + item * Shape::kBundleRows * kTokens, lane);
   }
   __syncthreads();
+  if constexpr (QuantFormat<F> && Shape::kBundleRows == 16) {
+    if (args.records != nullptr) {
+      finish_records<Shape, kTokens>(args, slots, n_local, block, n_blocks);
+      return;
+    }
+  }
   finish<Shape, kTokens>(args, slots, n_local, block, n_blocks);
 }
 

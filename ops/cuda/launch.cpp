@@ -1,13 +1,24 @@
 #include "ops/cuda/launch.h"
 
+#include <unordered_map>
+
 #include "ops/cuda/status.h"
 
 namespace tandem::cuda {
 
+int code_version(const void* kernel) {
+  thread_local std::unordered_map<const void*, int> known;
+  int& version = known[kernel];
+  if (version == 0) {
+    cudaFuncAttributes attributes{};
+    check(cudaFuncGetAttributes(&attributes, kernel));
+    version = attributes.ptxVersion;
+  }
+  return version;
+}
+
 bool is_hopper_code(const void* kernel) {
-  cudaFuncAttributes attributes{};
-  check(cudaFuncGetAttributes(&attributes, kernel));
-  return attributes.ptxVersion >= 90;
+  return code_version(kernel) >= 90;
 }
 
 void launch(const void* kernel, const LaunchShape& shape, void* args, cudaStream_t stream) {

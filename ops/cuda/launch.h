@@ -18,6 +18,10 @@ struct LaunchShape {
   int64_t n_planes = 1;  ///< in z
 };
 
+/// The architecture that the kernel's code was made for (90 for 9.0), also where the driver translates it for
+/// a newer one. Asked for once a kernel.
+int code_version(const void* kernel);
+
 /// Whether the kernel runs as code made for Hopper or later: waits for its inputs itself, knows clusters.
 /// Older code doesn't, also when the driver translates it for a Hopper GPU.
 bool is_hopper_code(const void* kernel);

@@ -58,7 +58,15 @@ using PinnedBuffer = Buffer<T, PinnedMemory>;
 
 class Stream {
  public:
-  Stream() { check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking)); }
+  /// high: its kernels' blocks go first where a multiprocessor has room.
+  enum class Priority { normal, high };
+  explicit Stream(Priority priority = Priority::normal) {
+    int lowest = 0;
+    int highest = 0;
+    check(cudaDeviceGetStreamPriorityRange(&lowest, &highest));
+    check(cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking,
+                                       priority == Priority::high ? highest : lowest));
+  }
   Stream(Stream&& other) noexcept : stream_(std::exchange(other.stream_, nullptr)) {}
   Stream& operator=(Stream&& other) noexcept {
     std::swap(stream_, other.stream_);

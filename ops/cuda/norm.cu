@@ -22,6 +22,7 @@ struct Output {
 struct NormArgs {
   AddNorm what;
   Output out[kMaxNormOutputs];
+  bool halves = false;  ///< one of the outputs is in halves
 };
 
 /// Eight columns of a row; zeros beyond its end.
@@ -62,10 +63,34 @@ __device__ inline float sum_of_squares(const float (&v)[kSegments][8]) {
   return sum;
 }
 
+/// The largest magnitude of a row: each thread gives its own. shared: (kWarps) for this alone.
+template <int kBlocks>
+__device__ inline float row_max(float amax, float* shared, int warp) {
+  for (int distance = 16; distance > 0; distance /= 2)
+    amax = fmaxf(amax, __shfl_xor_sync(~0U, amax, distance));
+  if constexpr (kBlocks == 1) {
+    if (threadIdx.x % 32 == 0) shared[warp] = amax;
+    __syncthreads();
+  } else {
+    if (threadIdx.x % 32 < kBlocks) device::store_in_block(shared + warp, threadIdx.x % 32, amax);
+    device::cluster_arrive();
+    device::cluster_wait();
+  }
+  amax = shared[threadIdx.x % 32];
+  for (int distance = 16; distance > 0; distance /= 2)
+    amax = fmaxf(amax, __shfl_xor_sync(~0U, amax, distance));
+  return amax;
+}
+
+/// scale: of the token's halves, where there are some.
 __device__ inline void store_output(const Output& out, int64_t token, int64_t segment, const float (&x)[8],
-                                    int lane) {
+                                    const device::HalfScale& scale, int lane) {
   std::byte* row = out.data + token * out.token_bytes;
-  if (out.form == ActForm::q8) {
+  if (out.form == ActForm::f16) {
+    device::store_halves(x, scale.inverse, row + segment * ActLayout::kF16Bytes, lane);
+    if (segment == 0 && lane == 0)
+      *reinterpret_cast<float*>(row + out.token_bytes - ActLayout::kTailBytes) = scale.scale;
+  } else if (out.form == ActForm::q8) {
     device::store_record<ActForm::q8>(x, row + segment * ActLayout::kQ8Bytes, lane);
   } else if (out.form == ActForm::q15) {
     device::store_record<ActForm::q15>(x, row + segment * ActLayout::kQ15Bytes, lane);
@@ -137,7 +162,7 @@ __device__ inline void add_peers(const AddNorm& what, int64_t row, int64_t col, 
 template <int kSegments, int kBlocks>
 __global__ __launch_bounds__(kWarps / kBlocks *
                              32) void add_norm_kernel(const __grid_constant__ NormArgs args) {
-  __shared__ float shared[2][kWarps];
+  __shared__ float shared[3][kWarps];
   if constexpr (kBlocks > 1) device::cluster_arrive();
   const AddNorm& what = args.what;
   const int64_t n_cols = what.n_cols;
@@ -193,13 +218,22 @@ __global__ __launch_bounds__(kWarps / kBlocks *
   }
   if (!finite && what.not_finite != nullptr) *what.not_finite = 1;
   const float factor = norm_factor<kBlocks>(sum_of_squares(v), n_cols, what.eps, shared[1], warp);
+  float amax = 0;
+#pragma unroll
+  for (int s = 0; s < kSegments; ++s) {
+    for (int i = 0; i < 8; ++i) {
+      weight[s][i] *= v[s][i] * factor;
+      amax = fmaxf(amax, fabsf(weight[s][i]));
+    }
+  }
+  device::HalfScale scale;
+  if (args.halves) scale = device::half_scale(row_max<kBlocks>(amax, shared[2], warp));
 #pragma unroll
   for (int s = 0; s < kSegments; ++s) {
     const int64_t segment = s * kWarps + warp;
     if (segment * kSegmentCols >= n_cols) break;
-    for (int i = 0; i < 8; ++i) weight[s][i] *= v[s][i] * factor;
     for (const Output& out : args.out) {
-      if (out.data != nullptr) store_output(out, token, segment, weight[s], lane);
+      if (out.data != nullptr) store_output(out, token, segment, weight[s], scale, lane);
     }
     for (int i = 0; i < 8; i += 4) {
       if (what.rows != nullptr || col_of(s) + i >= n_cols) continue;
@@ -235,6 +269,7 @@ void add_norm(const AddNorm& what, int64_t n_tokens, bool early, cudaStream_t st
     require(out->cols() == Range{0, what.n_cols} && what.first_token + n_tokens <= out->max_tokens(),
             "add_norm: shape of an output", i);
     args.out[i] = {out->data(), out->token_bytes(), out->form()};
+    args.halves |= out->form() == ActForm::f16;
   }
   if (n_tokens == 0) return;
   const void* clustered = kernel_of<kClusterBlocks>(what.n_cols);

@@ -20,6 +20,33 @@ constexpr int record_bytes_of() {
                                 : ActLayout::kQ15Bytes;
 }
 
+/// The scale of a token whose largest magnitude is `amax`, and what its values are multiplied with: powers of
+/// two, so that nothing but the rounding to halves changes a value.
+struct HalfScale {
+  float scale = 1;
+  float inverse = 1;
+};
+__device__ inline HalfScale half_scale(float amax) {
+  constexpr int kLeast = -100;  // the inverse must not overflow
+  if (!(amax > 0) || !(amax < INFINITY)) return {};
+  const int exponent = max(ilogbf(amax), kLeast) - 10;
+  return {ldexpf(1.0F, exponent), ldexpf(1.0F, -exponent)};
+}
+
+/// x: the lane's columns 8 lane … 8 lane + 7 of the segment.
+__device__ inline void store_halves(const float (&x)[8], float inverse, std::byte* record, int lane) {
+  uint4 words;
+  const auto pair = [&](int i) {
+    const __half2 h = __floats2half2_rn(x[i] * inverse, x[i + 1] * inverse);
+    return *reinterpret_cast<const uint32_t*>(&h);
+  };
+  words.x = pair(0);
+  words.y = pair(2);
+  words.z = pair(4);
+  words.w = pair(6);
+  *reinterpret_cast<uint4*>(record + 2 * ActLayout::half_position(8 * lane)) = words;
+}
+
 /// x: the lane's columns 8 lane … 8 lane + 7 of the segment. All lanes of the warp.
 template <ActForm kForm>
 __device__ inline void store_record(const float (&x)[8], std::byte* record, int lane) {
@@ -98,6 +125,33 @@ __device__ inline void store_group(float4 x, std::byte* record, int group, int l
   *reinterpret_cast<uint32_t*>(record + ActLayout::kHigh + place) = high;
   if constexpr (kWide) *reinterpret_cast<uint32_t*>(record + ActLayout::kLow + place) = low;
   if (part == 0) {
+    reinterpret_cast<float2*>(record + ActLayout::kMeta)[group] =
+        make_float2(scale, scale * static_cast<float>(whole));
+    reinterpret_cast<float*>(record + ActLayout::kFirst)[group] = scale * static_cast<float>(first);
+  }
+}
+
+/// A group of 32 by a whole warp, a lane a column, to the bits that store_record() writes.
+template <ActForm kForm>
+__device__ inline void store_row_group(float x, std::byte* record, int group, int lane) {
+  constexpr bool kWide = kForm == ActForm::q15;
+  constexpr float kSteps = kWide ? 127.0F * 128.0F + 63.0F : 127.0F;
+  float amax = fabsf(x);
+  for (int distance = 1; distance < 32; distance *= 2)
+    amax = fmaxf(amax, __shfl_xor_sync(~0U, amax, distance));
+  const bool zero = amax < 1e-36F;  // below, kSteps / amax could overflow
+  const float inverse = zero ? 0.0F : kSteps / amax;
+  const float scale = zero ? 0.0F : amax / kSteps;
+  const int q = __float2int_rn(x * inverse);
+  int sum = q;
+  for (int distance = 1; distance < 16; distance *= 2) sum += __shfl_xor_sync(~0U, sum, distance);
+  const int first = sum;  // lanes 0 to 15: of the first half
+  const int whole = first + __shfl_xor_sync(~0U, first, 16);
+  const int upper = kWide ? (q + 64) >> 7 : q;
+  const int place = ActLayout::position(32 * group + lane);
+  record[ActLayout::kHigh + place] = static_cast<std::byte>(upper & 0xff);
+  if constexpr (kWide) record[ActLayout::kLow + place] = static_cast<std::byte>((q - 128 * upper) & 0xff);
+  if (lane == 0) {
     reinterpret_cast<float2*>(record + ActLayout::kMeta)[group] =
         make_float2(scale, scale * static_cast<float>(whole));
     reinterpret_cast<float*>(record + ActLayout::kFirst)[group] = scale * static_cast<float>(first);

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "ops/cuda/activation_layout.h"
+#include "ops/cuda/products_memory.h"
 #include "ops/cuda/tile_layout.h"
 #include "ops/quant/formats.h"
 
@@ -48,13 +49,23 @@ size_t cache_bytes_of(const BackendShape& shape) {
   return page_bytes_of(shape) * static_cast<size_t>(shape.n_pages);
 }
 
+int64_t most_product_elements(const BackendShape& shape) {
+  const auto heads = static_cast<int64_t>(shape.kv_of_head.size()) * shape.head_dim;
+  const int64_t rows = std::max(heads + 2 * shape.n_kv_heads * shape.head_dim, 2 * shape.n_ff);
+  return round_up(rows, kTileRows) * round_up(shape.n_embd, kSegmentCols);
+}
+
 size_t workspace_bytes_of(const BackendShape& shape, int n_multiprocessors) {
   const auto heads = static_cast<int64_t>(shape.kv_of_head.size()) * shape.head_dim;
   const int64_t floats = 2 * shape.n_embd + heads + 2 * shape.n_kv_heads * shape.head_dim + 2 * shape.n_ff;
   const int64_t forms = shape.n_embd + heads + shape.n_ff;
-  constexpr int64_t kFormBytes = 4;  // a value, in the forms that a model's formats ask for
-  return static_cast<size_t>(shape.max_tokens * (4 * floats + kFormBytes * forms)) +
-         attention_scratch_bytes(attention_shape(shape), n_multiprocessors);
+  constexpr int64_t kFormBytes = 6;  // a value, in the forms that a model's formats ask for
+  // rows of entries, where there are experts
+  const int64_t entry_bytes = 4 * (2 * shape.n_ff + shape.n_embd) + 2 * (shape.n_embd + shape.n_ff);
+  return static_cast<size_t>(shape.max_tokens *
+                             (4 * floats + kFormBytes * forms + shape.n_experts_used * entry_bytes)) +
+         attention_scratch_bytes(attention_shape(shape), n_multiprocessors) +
+         products_bytes(most_product_elements(shape), n_multiprocessors);
 }
 
 size_t step_bytes_of(const BackendShape& shape, int64_t n_pairs, int64_t n_ropes) {

@@ -19,6 +19,9 @@ size_t matrix_bytes_of(TensorType type, int64_t n_rows, Range cols);
 /// Bytes of the cache that allocate() makes.
 size_t cache_bytes_of(const BackendShape& shape);
 
+/// Weights that are multiplied with one input, at most: what Products unpacks at once.
+int64_t most_product_elements(const BackendShape& shape);
+
 /// Bytes of what allocate() and the first steps take beside weights and cache: rows of floats, their forms,
 /// attention's scratch.
 size_t workspace_bytes_of(const BackendShape& shape, int n_multiprocessors);

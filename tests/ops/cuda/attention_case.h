@@ -34,12 +34,17 @@ struct Case {
   RopeStyle style = RopeStyle::adjacent;
   bool norm = false;
   bool together = true;  ///< append_attend(), where each part has one token
+  bool prompts = false;  ///< attend() knows the parts, and takes those of several tokens at once
+  bool rows = false;     ///< floats instead of records
   float q_size = 1.0F;
   float k_size = 1.0F;
+  float v_size = 1.0F;
   uint32_t page_seed = 1;
   ActForm form = ActForm::f32;
   int64_t first_col = 0;  ///< of the output
   int64_t max_positions = 32768;
+  int shared_bytes = 0;  ///< of a block; 0: what the device has
+  bool fixed_cuts = false;
 
   int32_t n_kv() const { return kv_of_head.empty() ? 0 : kv_of_head.back() + 1; }
   int64_t n_heads() const { return static_cast<int64_t>(kv_of_head.size()); }
@@ -148,7 +153,7 @@ inline void make_tokens(const Case& c, Host& host, size_t s) {
   for (int32_t p = part.first; p < part.first + part.n; ++p) {
     append(host.q, row_of(kQuery, id, p, c.n_heads() * c.head_dim, c.q_size));
     append(host.k, row_of(kKey, id, p, c.n_kv() * c.head_dim, c.k_size));
-    append(host.v, row_of(kValue, id, p, c.n_kv() * c.head_dim, 1.0F));
+    append(host.v, row_of(kValue, id, p, c.n_kv() * c.head_dim, c.v_size));
     host.positions.push_back(p);
     host.sequences.push_back(static_cast<int32_t>(s));
     for (const double f : frequencies(c.rotated())) {
@@ -173,7 +178,7 @@ inline void make_head(const Case& c, const KvView& view, Host& host, size_t s, i
     auto key = slice(row_of(kKey, id, p, c.n_kv() * c.head_dim, c.k_size), kv, c.head_dim);
     if (!old) key = turned(c, key, host.k_norm, p);
     key = rounded(key, c.type, old ? view.keys(page, kv) : nullptr, slot);
-    const auto value = rounded(slice(row_of(kValue, id, p, c.n_kv() * c.head_dim, 1.0F), kv, c.head_dim),
+    const auto value = rounded(slice(row_of(kValue, id, p, c.n_kv() * c.head_dim, c.v_size), kv, c.head_dim),
                                c.type, old ? view.values(page, kv) : nullptr, slot);
     keys.insert(keys.end(), key.begin(), key.end());
     values.insert(values.end(), value.begin(), value.end());
@@ -231,7 +236,8 @@ class DeviceRun {
   DeviceRun(const Case& c, const Host& host)
       : c_(c),
         cache_(3, c.n_kv(), c.head_dim, c.type, host.n_pages),
-        scratch_(AttentionShape{c.kv_of_head, c.n_kv(), c.head_dim, c.n_tokens() + 5, c.max_positions}),
+        scratch_(AttentionShape{c.kv_of_head, c.n_kv(), c.head_dim, c.n_tokens() + 5, c.max_positions,
+                                c.shared_bytes, c.fixed_cuts}),
         out_(c.n_tokens(), c.cols(), c.form),
         q_(to_device(host.q)),
         k_(to_device(host.k)),
@@ -265,6 +271,12 @@ class DeviceRun {
     what_.not_finite = flag_.data();
     what_.scratch = &scratch_;
     what_.out = &out_;
+    for (const Part& part : c.parts) parts_.push_back({part.n, part.first});
+    if (c.prompts) what_.parts = parts_;
+    if (c.rows) {
+      rows_ = to_device(std::vector<float>(static_cast<size_t>(c.n_tokens() * c.cols().size()), NAN));
+      what_.rows = rows_.data();
+    }
     check(cudaDeviceSynchronize());  // what was copied and set is not ordered with the run's stream
   }
 
@@ -292,6 +304,10 @@ class DeviceRun {
         got.padding_is_zero &= all[i] == 0.0F;
       }
     }
+    if (c_.rows) {  // and the records are left alone
+      got.padding_is_zero &= std::all_of(got.out.begin(), got.out.end(), [](float x) { return x == 0.0F; });
+      got.out = to_host(rows_.data(), rows_.size());
+    }
     const auto layer = static_cast<size_t>(cache_.layer(1).data - cache_.layer(0).data);
     const std::vector<std::byte> raw = to_host(cache_.raw(), cache_.bytes());
     for (size_t i = 0; i < raw.size(); ++i) {
@@ -313,7 +329,8 @@ class DeviceRun {
   CudaKvCache cache_;
   AttentionScratch scratch_;
   CudaActivations out_;
-  DeviceBuffer<float> q_, k_, v_, q_norm_, k_norm_, rope_;
+  DeviceBuffer<float> q_, k_, v_, q_norm_, k_norm_, rope_, rows_;
+  std::vector<AttentionPart> parts_;
   DeviceBuffer<int32_t> ints_[3];
   DeviceBuffer<uint32_t> flag_;
   Attention what_;

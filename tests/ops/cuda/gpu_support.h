@@ -39,6 +39,7 @@ inline float decode(const std::byte* record, ActForm form, int col) {
     std::memcpy(&value, record + 4 * col, sizeof(value));
     return value;
   }
+  require(form != ActForm::f16, "halves have a scale a token");
   float scale = 0;
   std::memcpy(&scale, record + ActLayout::kMeta + 8 * (col / 32), sizeof(scale));
   const auto plane = [&](int begin) {
@@ -50,9 +51,24 @@ inline float decode(const std::byte* record, ActForm form, int col) {
 }
 
 inline int record_bytes_of(ActForm form) {
-  return form == ActForm::f32  ? ActLayout::kF32Bytes
-         : form == ActForm::q8 ? ActLayout::kQ8Bytes
-                               : ActLayout::kQ15Bytes;
+  return form == ActForm::f32   ? ActLayout::kF32Bytes
+         : form == ActForm::f16 ? ActLayout::kF16Bytes
+         : form == ActForm::q8  ? ActLayout::kQ8Bytes
+                                : ActLayout::kQ15Bytes;
+}
+
+/// A token's columns in halves. row: its records, and its scale behind them.
+inline void decode_halves(const std::byte* row, int64_t n_segments, std::vector<float>& values) {
+  float scale = 0;
+  std::memcpy(&scale, row + n_segments * ActLayout::kF16Bytes, sizeof scale);
+  for (int64_t col = 0; col < n_segments * kSegmentCols; ++col) {
+    uint16_t bits = 0;
+    std::memcpy(&bits,
+                row + col / kSegmentCols * ActLayout::kF16Bytes +
+                    2 * ActLayout::half_position(static_cast<int>(col % kSegmentCols)),
+                sizeof bits);
+    values.push_back(scale * f16_bits_to_float(bits));
+  }
 }
 
 /// The columns of all tokens of activations on the device, as what they stand for: (n_tokens, columns of
@@ -60,6 +76,11 @@ inline int record_bytes_of(ActForm form) {
 inline std::vector<float> decode_all(const CudaActivations& x, int64_t n_tokens) {
   const auto bytes = to_host(x.data(), static_cast<size_t>(n_tokens * x.token_bytes()));
   std::vector<float> values;
+  if (x.form() == ActForm::f16) {
+    for (int64_t t = 0; t < n_tokens; ++t)
+      decode_halves(bytes.data() + t * x.token_bytes(), segments_of(x.cols()).size(), values);
+    return values;
+  }
   for (size_t i = 0; i < bytes.size(); i += static_cast<size_t>(record_bytes_of(x.form()))) {
     for (int c = 0; c < kSegmentCols; ++c) values.push_back(decode(bytes.data() + i, x.form(), c));
   }

@@ -116,6 +116,8 @@ TEST_F(CudaAttention, EveryGroup) {
       c.kv_of_head = heads;
       c.parts = {{300, 1}};
       expect_right(c);
+      c.type = CudaKvType::q8_0;
+      expect_right(c);
     }
   }
 }
@@ -127,12 +129,30 @@ TEST_F(CudaAttention, PiecesOfManyPages) {
     c.kv_of_head = groups(8, dim == 64 ? 10 : 2);
     c.parts = {{4096, 1}, {5555, 1}};
     expect_right(c);
+    c.type = CudaKvType::q8_0;
+    expect_right(c);
   }
   Case one;
   one.kv_of_head = groups(1, 4);
   one.parts = {{9000, 1}};
   one.max_positions = 64;  // a single piece
   expect_right(one);
+}
+
+TEST_F(CudaAttention, EveryNumberOfSequences) {
+  for (const bool fixed : {false, true}) {
+    for (const int32_t n : {3, 8, 20, 64, 70}) {
+      for (const int32_t dim : {64, 112}) {
+        Case c;
+        c.head_dim = dim;
+        c.kv_of_head = groups(2, 2);
+        c.fixed_cuts = fixed;
+        c.parts.clear();
+        for (int32_t i = 0; i < n; ++i) c.parts.push_back({i * i % 1500 + i, 1});
+        expect_right(c);
+      }
+    }
+  }
 }
 
 TEST_F(CudaAttention, EveryCacheType) {
@@ -213,6 +233,21 @@ TEST_F(CudaAttention, ScoresFarApart) {
   }
 }
 
+TEST_F(CudaAttention, CodesWhoseValuesAreNoHalves) {
+  for (const int32_t dim : {48, 64, 80, 96, 128, 256}) {
+    for (const auto& [k, v] : {std::pair{1.0F, 1e6F}, std::pair{1e6F, 1.0F}, std::pair{1e6F, 1e6F}}) {
+      Case c;
+      c.head_dim = dim;
+      c.type = CudaKvType::q8_0;
+      c.q_size = 1.0F / k;
+      c.k_size = k;
+      c.v_size = v;
+      c.parts = {{400, 1}, {9, 1}};
+      expect_right(c);
+    }
+  }
+}
+
 TEST_F(CudaAttention, FormsAreWhatFillingMakes) {
   for (const ActForm form : {ActForm::q8, ActForm::q15}) {
     for (const int32_t dim : {64, 80, 128}) {
@@ -248,9 +283,12 @@ std::vector<float> rows_of(const Case& c, const Outcome& got, int64_t token) {
 }
 
 TEST_F(CudaAttention, ARowsBitsDependOnItsSequenceAlone) {
-  for (const int32_t dim : {64, 112, 128}) {
+  for (const auto& [dim, type] : {std::pair{64, CudaKvType::f16}, std::pair{112, CudaKvType::f16},
+                                  std::pair{128, CudaKvType::f16}, std::pair{128, CudaKvType::q8_0}}) {
     Case alone;
     alone.head_dim = dim;
+    alone.type = type;
+    alone.fixed_cuts = true;
     alone.parts = {{777, 1}};
     const Outcome first = run(alone, make_host(alone));
     EXPECT_EQ(first.out, run(alone, make_host(alone)).out) << "repeated";

@@ -218,6 +218,40 @@ TEST_P(Gpu, GatesMeetTheirUps) {
   }
 }
 
+TEST_P(Gpu, GatesWriteRecordsToTheBitsThatFillingWrites) {
+  const TensorType type = GetParam();
+  if (type_info(type).block_elements == 1) GTEST_SKIP() << "floats are not quantised";
+  const int64_t n_cols = 512;
+  for (const Range hidden_cols : {Range{0, 32}, Range{96, 96 + 1088}, Range{256, 256 + 9024}}) {
+    const CudaMatrix wg = upload(random_matrix(type, hidden_cols.size(), n_cols, 11), {0, n_cols});
+    const CudaMatrix wu = upload(random_matrix(type, hidden_cols.size(), n_cols, 12), {0, n_cols});
+    for (const int64_t n_tokens : {1, 2, 6}) {
+      const Input x = make_input(n_tokens, {0, n_cols}, forms_of(type)[0], 0.1F);
+      const std::vector<float> floats = products({&wg, &wu}, x, Epilogue::swiglu)[0];
+      const DeviceBuffer<float> device_floats = to_device(floats);
+      for (const ActForm form : {ActForm::q8, ActForm::q15}) {
+        CudaActivations expected(n_tokens, hidden_cols, form);
+        CudaActivations got(n_tokens, hidden_cols, form);
+        const DeviceBuffer<uint32_t> flag = to_device(std::vector<uint32_t>{0});
+        const Stream stream;
+        expected.fill(device_floats.data(), hidden_cols.size(), n_tokens, nullptr, stream.get());
+        ASSERT_TRUE(writes_records(type, hidden_cols.size(), got));
+        GemvOptions options{Epilogue::swiglu};
+        options.records = &got;
+        options.not_finite = flag.data();
+        const GemvOperand gate{&wg, nullptr, nullptr, hidden_cols.size()};
+        const GemvOperand up{&wu, nullptr, nullptr, hidden_cols.size()};
+        gemv(std::vector<GemvOperand>{gate, up}, x.device, n_tokens, options, stream.get());
+        stream.synchronize();
+        const auto n_bytes = static_cast<size_t>(n_tokens * got.token_bytes());
+        EXPECT_EQ(to_host(got.data(), n_bytes), to_host(expected.data(), n_bytes))
+            << hidden_cols.size() << " tokens " << n_tokens << " form " << static_cast<int>(form);
+        EXPECT_EQ(to_host(flag.data(), 1)[0], 0U);
+      }
+    }
+  }
+}
+
 TEST_P(Gpu, RowsMayBePutInAnyPieces) {
   const TensorType type = GetParam();
   const RandomMatrix m = random_matrix(type, 37, 512, 9);

@@ -1,0 +1,97 @@
+// Matrix products of many tokens on a GPU by road (ops/cuda/products.h): for the four shapes of a 70B layer
+// of one of two ranks, Q4_K and Q6_K, 1 to 4096 tokens.
+//   bench_cuda_products [--benchmark_format=json]
+// Each run is eight products in a row on matrices of their own, so that the L2 doesn't help; time from CUDA
+// events. Counters: GB/s of weights as they lie in memory, TFLOP/s.
+#include <benchmark/benchmark.h>
+
+#include <string>
+#include <vector>
+
+#include "ops/cuda/products.h"
+
+namespace tandem::cuda {
+namespace {
+
+struct Shape {
+  const char* name;
+  int64_t n_rows;
+  int64_t n_cols;
+};
+constexpr Shape kShapes[] = {
+    {"qkv", 5120, 8192}, {"o", 8192, 4096}, {"gate_up", 28672, 8192}, {"down", 8192, 14336}};
+constexpr int kMatrices = 8;
+constexpr int64_t kMostTokens = 4096;
+
+/// Matrices of a shape and type, filled with small numbers: only their bytes count.
+std::vector<CudaMatrix> matrices(TensorType type, const Shape& shape) {
+  std::vector<CudaMatrix> all;
+  for (int i = 0; i < kMatrices; ++i) {
+    all.emplace_back(type, shape.n_rows, Range{0, shape.n_cols});
+    check(cudaMemset(const_cast<std::byte*>(all.back().tiles()), 17 + i, all.back().bytes()));
+  }
+  return all;
+}
+
+void run(benchmark::State& state, TensorType type, const Shape& shape, ActForm form) {
+  const int64_t n_tokens = state.range(0);
+  const std::vector<CudaMatrix> weights = matrices(type, shape);
+  Products products(shape.n_rows * shape.n_cols);
+  CudaActivations x(n_tokens, {0, shape.n_cols}, form);
+  const DeviceBuffer<float> floats(static_cast<size_t>(n_tokens * shape.n_cols));
+  check(cudaMemset(floats.data(), 0x3d, floats.bytes()));
+  const DeviceBuffer<float> out(static_cast<size_t>(n_tokens * shape.n_rows));
+  check(cudaDeviceSynchronize());
+  const Stream stream;
+  x.fill(floats.data(), shape.n_cols, n_tokens, nullptr, stream.get());
+  const Event begin;
+  const Event end;
+  const auto all = [&] {
+    for (const CudaMatrix& weight : weights) {
+      const GemvOperand part{&weight, nullptr, out.data(), shape.n_rows};
+      products.multiply({&part, 1}, x, n_tokens, {Epilogue::none, true}, stream.get());
+    }
+  };
+  all();
+  for (auto _ : state) {
+    begin.record(stream);
+    all();
+    end.record(stream);
+    stream.synchronize();
+    state.SetIterationTime(Event::elapsed_us(begin, end) * 1e-6);
+  }
+  const auto products_run = static_cast<double>(state.iterations()) * kMatrices;
+  const double bytes = static_cast<double>(weights[0].bytes());
+  const double flops = 2.0 * static_cast<double>(shape.n_rows * shape.n_cols * n_tokens);
+  state.counters["GB/s"] = benchmark::Counter(products_run * bytes * 1e-9, benchmark::Counter::kIsRate);
+  state.counters["TFLOP/s"] = benchmark::Counter(products_run * flops * 1e-12, benchmark::Counter::kIsRate);
+  state.counters["us"] =
+      benchmark::Counter(products_run * 1e-6, benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
+}
+
+void register_all() {
+  for (const TensorType type : {TensorType::q4_k, TensorType::q6_k}) {
+    for (const Shape& shape : kShapes) {
+      const std::string name = std::string(type_info(type).name) + "/" + shape.name;
+      const auto add = [&](const char* road, ActForm form, std::vector<int64_t> counts) {
+        auto* bench = benchmark::RegisterBenchmark(
+            (std::string(road) + "/" + name).c_str(),
+            [type, &shape, form](benchmark::State& state) { run(state, type, shape, form); });
+        for (const int64_t n : counts) bench->Arg(n);
+        bench->UseManualTime()->Unit(benchmark::kMicrosecond)->MinTime(0.02);
+      };
+      add("gemv", ActForm::q8, {1, 2, 4, 8});
+      add("halves", ActForm::f16, {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, kMostTokens});
+    }
+  }
+}
+
+}  // namespace
+}  // namespace tandem::cuda
+
+int main(int argc, char** argv) {
+  benchmark::Initialize(&argc, argv);
+  tandem::cuda::register_all();
+  benchmark::RunSpecifiedBenchmarks();
+  return 0;
+}

@@ -1,0 +1,41 @@
+// Matrix products for 5 to 64 tokens by tensor cores (batch_kernel.cuh), on Ampere and later. Called by
+// ops/cuda/products.
+#pragma once
+
+#include <span>
+
+#include "ops/cuda/gemv.h"
+
+namespace tandem::cuda {
+
+inline constexpr int64_t kMaxBatchTokens = 64;
+
+/// Whether this device's code has tensor cores for products of `type`: quantised formats, on Ampere and
+/// later.
+bool has_batch_kernel(TensorType type);
+
+/// Sums of blocks that share a product's columns, and who of them comes last. One a rank; launches that use
+/// it must be in one stream.
+class BatchScratch {
+ public:
+  /// For the current device.
+  BatchScratch();
+  size_t bytes() const { return partials_.bytes() + tickets_.bytes(); }
+  static size_t bytes_on(int n_multiprocessors);
+
+  float* partials() const { return partials_.data(); }
+  uint32_t* tickets() const { return tickets_.data(); }
+  int n_multiprocessors() const { return n_multiprocessors_; }
+
+ private:
+  int n_multiprocessors_ = 0;
+  DeviceBuffer<float> partials_;
+  DeviceBuffer<uint32_t> tickets_;
+};
+
+/// As gemv(), for the n_tokens (at most kMaxBatchTokens) from options.first_token on; x is in form f16 and
+/// the parts have batch kernels. Of the options the experts, factor, accumulation and peers are not for it.
+void batch_product(std::span<const GemvOperand> parts, const CudaActivations& x, int64_t n_tokens,
+                   const GemvOptions& options, const BatchScratch& scratch, cudaStream_t stream);
+
+}  // namespace tandem::cuda

@@ -1,0 +1,212 @@
+#include "ops/cuda/products.h"
+
+#include <algorithm>
+
+#include "ops/core/check.h"
+#include "ops/cuda/format_kernels.h"
+#include "ops/cuda/rows.h"
+#include "ops/quant/formats.h"
+
+namespace tandem::cuda {
+namespace {
+
+constexpr int64_t kFloatTokens = 64;  ///< of a float format that go through GEMV
+constexpr int64_t kFewForBlas =
+    16;  ///< the same of a quantised one, without tensor cores of batch_kernel.cuh
+constexpr size_t kMostUnpacked = size_t{512} << 20;
+constexpr size_t kBlasBytes = size_t{32} << 20;
+
+bool is_float(TensorType type) {
+  return type_info(type).block_elements == 1;
+}
+
+int64_t stored_cols(const CudaMatrix& weight) {
+  return weight.n_segments() * kSegmentCols;
+}
+size_t unpacked_row_bytes(const CudaMatrix& weight) {
+  return static_cast<size_t>(stored_cols(weight)) * static_cast<size_t>(unpacked_bytes(weight.type()));
+}
+/// Whole tiles.
+size_t unpacked_matrix_bytes(const CudaMatrix& weight) {
+  return static_cast<size_t>(round_up(weight.n_rows(), kTileRows)) * unpacked_row_bytes(weight);
+}
+
+size_t capacity_for(int64_t most_elements) {
+  return std::min(kMostUnpacked, static_cast<size_t>(most_elements) * 2);
+}
+
+void unpack_tiles(const CudaMatrix& weight, Range tiles, std::byte* to, cudaStream_t stream) {
+  with_format(weight.type(), [&]<class F>(F) {
+    const FormatKernels kernels = format_kernels<F>();
+    kernels.unpack({weight.tiles() + tiles.begin * weight.n_segments() * kernels.unit_bytes, tiles.size(),
+                    weight.n_segments(), to},
+                   stream);
+  });
+}
+
+/// Of the tokens from `first` on.
+RawRows raw_rows(const GemvOperand& part, const CudaActivations& x, Range tokens) {
+  RawRows rows;
+  rows.data = part.out + tokens.begin * part.out_stride;
+  rows.stride = part.out_stride;
+  rows.n_rows = part.weight->n_rows();
+  rows.n_tokens = tokens.size();
+  if (x.form() == ActForm::f16) {
+    rows.scales = reinterpret_cast<const float*>(reinterpret_cast<const std::byte*>(x.scales()) +
+                                                 tokens.begin * x.token_bytes());
+    rows.scale_stride = x.token_bytes();
+    rows.power = 1.0F / half_weight_power(part.weight->type());
+  }
+  return rows;
+}
+
+}  // namespace
+
+Products::Products(int64_t most_elements) : capacity_(capacity_for(most_elements)) {
+  std::string why_not;
+  blas_ = Blas::open(why_not);
+  if (blas_) unpacked_ = DeviceBuffer<std::byte>(capacity_);
+}
+
+size_t Products::bytes_of(int64_t most_elements, int n_multiprocessors) {
+  return capacity_for(most_elements) + kBlasBytes + BatchScratch::bytes_on(n_multiprocessors);
+}
+
+size_t Products::bytes() const {
+  return unpacked_.bytes() + batch_.bytes() + (blas_ ? blas_->workspace_bytes() : 0);
+}
+
+ActForm Products::form_of(const DeviceMatrix& matrix, int64_t n_tokens) const {
+  const TensorType type = matrix.type();
+  if (is_float(type)) {
+    const bool halves = blas_ && n_tokens > kFloatTokens && unpacked_bytes(type) == 2;
+    return halves ? ActForm::f16 : ActForm::f32;
+  }
+  if (n_tokens <= kMaxGemvTokens) return matrix.form();
+  if (has_batch_kernel(type)) return ActForm::f16;
+  return blas_ && n_tokens > kFewForBlas ? ActForm::f16 : matrix.form();
+}
+
+void Products::multiply(std::span<const GemvOperand> parts, const CudaActivations& x, int64_t n_tokens,
+                        const GemvOptions& options, cudaStream_t stream) {
+  const bool halves = x.form() == ActForm::f16;
+  const bool many_floats = x.form() == ActForm::f32 && blas_ && n_tokens > kFloatTokens && !options.expert;
+  if (!halves && !many_floats) {
+    gemv(parts, x, n_tokens, options, stream);
+    return;
+  }
+  const bool batch = std::all_of(parts.begin(), parts.end(), [](const GemvOperand& part) {
+    return has_batch_kernel(part.weight->type());
+  });
+  if (blas_ && (n_tokens > kMaxBatchTokens || !batch)) {
+    multiply_blas(parts, x, n_tokens, options, stream);
+    return;
+  }
+  require(batch, "products: no kernel for halves");
+  GemvOptions some = options;
+  for (int64_t t = 0; t < n_tokens; t += kMaxBatchTokens) {
+    some.first_token = options.first_token + t;
+    batch_product(parts, x, std::min(kMaxBatchTokens, n_tokens - t), some, batch_, stream);
+  }
+}
+
+/// Unpacks the weights one behind another, unless they stand there. False where they don't fit.
+bool Products::unpack_all(std::span<const CudaMatrix* const> weights, cudaStream_t stream) {
+  if (std::equal(weights.begin(), weights.end(), ready_.begin(), ready_.end())) return true;
+  size_t n_bytes = 0;
+  for (const CudaMatrix* weight : weights) n_bytes += unpacked_matrix_bytes(*weight);
+  if (n_bytes > capacity_) return false;
+  ready_.assign(weights.begin(), weights.end());
+  std::byte* to = unpacked_.data();
+  for (const CudaMatrix* weight : weights) {
+    unpack_tiles(*weight, {0, ceil_div(weight->n_rows(), kTileRows)}, to, stream);
+    to += unpacked_matrix_bytes(*weight);
+  }
+  return true;
+}
+
+namespace {
+
+BlasProduct blas_product(const GemvOperand& part, const std::byte* w, Range rows, const CudaActivations& x,
+                         Range tokens) {
+  const bool halves = x.form() == ActForm::f16;
+  BlasProduct product;
+  product.type = halves ? BlasType::halves : BlasType::floats;
+  product.w = w;
+  product.x = x.data() + tokens.begin * x.token_bytes();
+  product.out = part.out + tokens.begin * part.out_stride + rows.begin;
+  product.m = rows.size();
+  product.n = tokens.size();
+  product.k = stored_cols(*part.weight);
+  product.x_stride = x.token_bytes() / (halves ? 2 : 4);
+  product.out_stride = part.out_stride;
+  return product;
+}
+
+}  // namespace
+
+/// Some rows at a time, where a matrix doesn't fit.
+void Products::multiply_panels(const GemvOperand& part, const CudaActivations& x, Range tokens,
+                               cudaStream_t stream) {
+  ready_.clear();
+  const CudaMatrix& weight = *part.weight;
+  const size_t tile_bytes = unpacked_row_bytes(weight) * kTileRows;
+  const auto panel = static_cast<int64_t>(capacity_ / tile_bytes);
+  require(panel > 0, "products: a tile doesn't fit", tile_bytes, capacity_);
+  const int64_t n_tiles = ceil_div(weight.n_rows(), kTileRows);
+  for (int64_t tile = 0; tile < n_tiles; tile += panel) {
+    const int64_t end = std::min(n_tiles, tile + panel);
+    unpack_tiles(weight, {tile, end}, unpacked_.data(), stream);
+    const Range rows{tile * kTileRows, std::min(weight.n_rows(), end * kTileRows)};
+    blas_->multiply(blas_product(part, unpacked_.data(), rows, x, tokens), stream);
+  }
+}
+
+void Products::multiply_blas(std::span<const GemvOperand> parts, const CudaActivations& x, int64_t n_tokens,
+                             const GemvOptions& options, cudaStream_t stream) {
+  require(options.expert == nullptr && options.factor == nullptr && !options.accumulate &&
+              options.peers.n_ranks == 0,
+          "products: options that are not for cuBLASLt");
+  const Range tokens{options.first_token, options.first_token + n_tokens};
+  std::vector<const CudaMatrix*> weights;
+  std::vector<GemvOperand> full;
+  for (const GemvOperand& part : parts) {
+    require(part.weight->cols() == x.cols(), "products: columns", part.weight->n_cols());
+    if (part.weight->n_rows() == 0) continue;
+    full.push_back(part);
+    weights.push_back(part.weight);
+  }
+  const bool fit = unpack_all(weights, stream);
+  const std::byte* w = unpacked_.data();
+  for (const GemvOperand& part : full) {
+    if (fit) {
+      blas_->multiply(blas_product(part, w, {0, part.weight->n_rows()}, x, tokens), stream);
+      w += unpacked_matrix_bytes(*part.weight);
+    } else {
+      multiply_panels(part, x, tokens, stream);
+    }
+  }
+  if (options.epilogue != Epilogue::none) {
+    require(full.size() == 2, "products: gate and up", full.size());
+    gate_rows(options.epilogue, raw_rows(full[0], x, tokens), raw_rows(full[1], x, tokens), stream);
+    return;
+  }
+  for (const GemvOperand& part : full) {
+    if (x.form() == ActForm::f16 || part.bias != nullptr)
+      finish_rows(raw_rows(part, x, tokens), part.bias, stream);
+  }
+}
+
+void Products::prepare(std::span<const Matrix* const> weights, int64_t n_tokens, cudaStream_t stream) {
+  if (!blas_ || n_tokens <= kMaxBatchTokens) return;
+  std::vector<const CudaMatrix*> full;
+  for (const Matrix* weight : weights) {
+    const auto& matrix = static_cast<const DeviceMatrix&>(*weight);
+    if (matrix.n_rows() == 0) continue;
+    if (form_of(matrix, n_tokens) != ActForm::f16) return;
+    full.push_back(&matrix);
+  }
+  unpack_all(full, stream);
+}
+
+}  // namespace tandem::cuda

@@ -1,0 +1,57 @@
+// Which kernels multiply a step's tokens, and the road of many tokens: weights made halves a matrix at a time
+// and multiplied by cuBLASLt. Called by the backend.
+//
+//   gemv   1 to 4 tokens (floats: 64)   int8 dot products (gemv.h), the memory's speed
+//   batch  5 to 64 tokens               tensor cores straight from tiles (batch.h)
+//   blas   more                         unpacking, cuBLASLt, and a pass over the sums for scales
+//
+// The input's form says which road was meant: f16 is for the last two. Where a road isn't there (no tensor
+// cores, no cuBLASLt) another takes the tokens, some at a time.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "ops/cuda/batch.h"
+#include "ops/cuda/blas.h"
+#include "ops/cuda/device_matrix.h"
+
+namespace tandem::cuda {
+
+class Products {
+ public:
+  /// For the current device. most_elements: rows × columns of what is multiplied with one input; larger
+  /// matrices are unpacked in panels.
+  explicit Products(int64_t most_elements);
+
+  /// Device memory that a Products takes, its cuBLASLt workspace included.
+  static size_t bytes_of(int64_t most_elements, int n_multiprocessors);
+  size_t bytes() const;
+
+  /// The form of activations that n_tokens of them shall have to be multiplied with the matrix.
+  ActForm form_of(const DeviceMatrix& matrix, int64_t n_tokens) const;
+
+  /// As gemv(), on the road that x's form and n_tokens mean. Experts, factor, accumulation and peers are for
+  /// tokens whose form isn't f16.
+  void multiply(std::span<const GemvOperand> parts, const CudaActivations& x, int64_t n_tokens,
+                const GemvOptions& options, cudaStream_t stream);
+
+  /// Unpacks these matrices' weights ahead of the product of n_tokens that wants them next, where that goes
+  /// by cuBLASLt and they fit: while other ranks' sums are awaited.
+  void prepare(std::span<const Matrix* const> weights, int64_t n_tokens, cudaStream_t stream);
+
+ private:
+  void multiply_blas(std::span<const GemvOperand> parts, const CudaActivations& x, int64_t n_tokens,
+                     const GemvOptions& options, cudaStream_t stream);
+  void multiply_panels(const GemvOperand& part, const CudaActivations& x, Range tokens, cudaStream_t stream);
+  bool unpack_all(std::span<const CudaMatrix* const> weights, cudaStream_t stream);
+
+  size_t capacity_;             ///< bytes of unpacked_
+  std::unique_ptr<Blas> blas_;  ///< null: not to be had
+  BatchScratch batch_;
+  DeviceBuffer<std::byte> unpacked_;
+  std::vector<const CudaMatrix*> ready_;  ///< whose rows stand in unpacked_, one behind another
+};
+
+}  // namespace tandem::cuda

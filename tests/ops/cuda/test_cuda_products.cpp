@@ -1,0 +1,324 @@
+// ops/cuda/products on a GPU: the roads of many tokens (tensor cores straight from tiles, cuBLASLt) for every
+// format, number of tokens, shard and epilogue against ops/ref; halves of activations; experts' order.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <random>
+
+#include "ops/cuda/experts.h"
+#include "ops/cuda/format_kernels.h"
+#include "ops/cuda/products.h"
+#include "ops/cuda/rows.h"
+#include "tests/ops/cuda/gpu_support.h"
+#include "tests/support/random_matrix.h"
+
+namespace tandem::cuda {
+namespace {
+
+using testing::random_matrix;
+using testing::RandomMatrix;
+
+constexpr double kTolerance = 1e-6;  // NMSE: weights are rounded to 11 bits twice
+constexpr double kFloatTolerance = 1e-10;
+
+bool is_float(TensorType type) {
+  return type_info(type).block_elements == 1;
+}
+
+/// Values that depend on (token, stored column) alone.
+std::vector<float> floats_of(int64_t n_tokens, Range cols, float size) {
+  std::vector<float> x;
+  for (int64_t t = 0; t < n_tokens; ++t) {
+    std::mt19937 random(static_cast<uint32_t>(1000 + t));
+    std::normal_distribution<float> normal(0.2F, 1.0F);
+    for (int64_t c = 0; c < cols.end; ++c) {
+      const float value = normal(random) * size * (t % 3 == 1 ? 1e-3F : 1.0F);
+      if (c >= cols.begin) x.push_back(value);
+    }
+  }
+  return x;
+}
+
+struct Input {
+  CudaActivations device;
+  std::vector<float> given;    // (n_tokens, cols)
+  std::vector<float> meaning;  // (n_tokens, cols): what the form stands for
+  int64_t n_tokens = 0;
+  bool padding_is_zero = true;
+};
+
+Input make_input(int64_t n_tokens, Range cols, ActForm form, float size = 1.0F) {
+  Input input{CudaActivations(n_tokens, cols, form), floats_of(n_tokens, cols, size), {}, n_tokens};
+  const DeviceBuffer<float> x = to_device(input.given);
+  const Stream stream;
+  input.device.fill(x.data(), cols.size(), n_tokens, nullptr, stream.get());
+  stream.synchronize();
+  const std::vector<float> values = decode_all(input.device, n_tokens);
+  const Range segments = segments_of(cols);
+  const int64_t width = segments.size() * kSegmentCols;
+  for (size_t i = 0; i < values.size(); ++i) {
+    const int64_t col = segments.begin * kSegmentCols + static_cast<int64_t>(i) % width;
+    if (cols.contains(col)) {
+      input.meaning.push_back(values[i]);
+    } else {
+      input.padding_is_zero &= values[i] == 0.0F;
+    }
+  }
+  return input;
+}
+
+CudaMatrix upload(const RandomMatrix& m, Range cols) {
+  CudaMatrix matrix(m.stored.type, m.stored.n_rows, cols);
+  matrix.put_rows(0, m.stored.n_rows, m.bytes.data(), m.row_stride);
+  return matrix;
+}
+
+double nmse(const std::vector<float>& a, const std::vector<double>& b) {
+  EXPECT_EQ(a.size(), b.size());
+  return ref::nmse(a.data(), b.data(), b.size());
+}
+
+/// (n_tokens, n_rows) of each part, poisoned before.
+std::vector<std::vector<float>> multiply(Products& products, const std::vector<const CudaMatrix*>& weights,
+                                         const Input& x, Epilogue epilogue = Epilogue::none,
+                                         const std::vector<float>& bias = {}) {
+  const DeviceBuffer<float> device_bias = to_device(bias);
+  std::vector<DeviceBuffer<float>> outs;
+  std::vector<GemvOperand> parts;
+  for (const CudaMatrix* weight : weights) {
+    outs.push_back(to_device(std::vector<float>(static_cast<size_t>(x.n_tokens * weight->n_rows()), NAN)));
+    parts.push_back(
+        {weight, bias.empty() ? nullptr : device_bias.data(), outs.back().data(), weight->n_rows()});
+  }
+  const Stream stream;
+  products.multiply(parts, x.device, x.n_tokens, {epilogue, false}, stream.get());
+  stream.synchronize();
+  std::vector<std::vector<float>> results;
+  for (const DeviceBuffer<float>& out : outs) results.push_back(to_host(out.data(), out.size()));
+  return results;
+}
+
+class ManyTokens : public ::testing::TestWithParam<TensorType> {
+ protected:
+  void SetUp() override {
+    if (!has_device()) GTEST_SKIP() << "no CUDA device";
+    products_ = std::make_unique<Products>(int64_t{1} << 22);
+    std::string why_not;
+    has_blas_ = Blas::open(why_not) != nullptr;
+    has_batch_ = has_batch_kernel(GetParam());
+  }
+  ActForm form() const { return unpacked_bytes(GetParam()) == 4 ? ActForm::f32 : ActForm::f16; }
+  double tolerance() const { return is_float(GetParam()) ? kFloatTolerance : kTolerance; }
+  /// Numbers of tokens that some road takes.
+  std::vector<int64_t> token_counts() const {
+    std::vector<int64_t> counts;
+    for (const int64_t n : {1, 5, 8, 9, 16, 31, 64}) {
+      if (has_batch_ || has_blas_) counts.push_back(n);
+    }
+    for (const int64_t n : {65, 130}) {
+      if (has_blas_ || has_batch_) counts.push_back(n);
+    }
+    return counts;
+  }
+
+  std::unique_ptr<Products> products_;
+  bool has_blas_ = false;
+  bool has_batch_ = false;
+};
+
+TEST_P(ManyTokens, AgreeWithTheReference) {
+  const TensorType type = GetParam();
+  for (const int64_t n_cols : {int64_t{256}, int64_t{2304}}) {
+    for (const int64_t n_rows : {int64_t{5}, int64_t{129}, int64_t{300}}) {
+      const RandomMatrix m = random_matrix(type, n_rows, n_cols, 5);
+      const CudaMatrix weight = upload(m, {0, n_cols});
+      for (const int64_t n_tokens : token_counts()) {
+        const Input x = make_input(n_tokens, {0, n_cols}, form());
+        const auto truth = ref::matmul(m.stored, {0, n_cols}, x.meaning.data(), n_cols, n_tokens);
+        EXPECT_LT(nmse(multiply(*products_, {&weight}, x)[0], truth), tolerance())
+            << n_rows << "x" << n_cols << " tokens " << n_tokens;
+      }
+    }
+  }
+}
+
+TEST_P(ManyTokens, ShardsMayBeCutAnywhereInASuperBlock) {
+  const TensorType type = GetParam();
+  const int64_t n_cols = 768;
+  const RandomMatrix m = random_matrix(type, 40, n_cols, 8);
+  for (const Range cols : {Range{32, 64}, Range{96, 640}, Range{480, 768}, Range{0, 288}}) {
+    const CudaMatrix weight = upload(m, cols);
+    for (const int64_t n_tokens : {int64_t{20}, int64_t{70}}) {
+      const Input x = make_input(n_tokens, cols, form());
+      EXPECT_TRUE(x.padding_is_zero);
+      const auto truth = ref::matmul(m.stored, cols, x.meaning.data(), cols.size(), n_tokens);
+      EXPECT_LT(nmse(multiply(*products_, {&weight}, x)[0], truth), tolerance())
+          << cols.begin << " " << n_tokens;
+    }
+  }
+}
+
+TEST_P(ManyTokens, PartsHaveTheirOwnShapeAndBias) {
+  const TensorType type = GetParam();
+  const int64_t n_cols = 512;
+  const TensorType other = is_float(type)             ? type
+                           : type == TensorType::q6_k ? TensorType::q4_k
+                                                      : TensorType::q6_k;
+  const std::vector<RandomMatrix> stored = {random_matrix(type, 277, n_cols, 1),
+                                            random_matrix(type, 24, n_cols, 2),
+                                            random_matrix(other, 9, n_cols, 3)};
+  std::vector<CudaMatrix> weights;
+  for (const RandomMatrix& m : stored) weights.push_back(upload(m, {0, n_cols}));
+  std::vector<float> bias(277);
+  for (size_t i = 0; i < bias.size(); ++i) bias[i] = 0.5F + 0.25F * static_cast<float>(i);
+  for (const int64_t n_tokens : {int64_t{12}, int64_t{90}}) {
+    const Input x = make_input(n_tokens, {0, n_cols}, form());
+    const auto got = multiply(*products_, {&weights[0], &weights[1], &weights[2]}, x, Epilogue::none, bias);
+    for (size_t part = 0; part < 3; ++part) {
+      auto truth = ref::matmul(stored[part].stored, {0, n_cols}, x.meaning.data(), n_cols, n_tokens);
+      const auto n_rows = static_cast<size_t>(stored[part].stored.n_rows);
+      for (size_t i = 0; i < truth.size(); ++i) truth[i] += static_cast<double>(bias[i % n_rows]);
+      EXPECT_LT(nmse(got[part], truth), tolerance()) << part << " tokens " << n_tokens;
+    }
+  }
+}
+
+TEST_P(ManyTokens, GatesMeetTheirUps) {
+  const TensorType type = GetParam();
+  const int64_t n_cols = 1024;
+  for (const int64_t n_rows : {int64_t{5}, int64_t{200}}) {
+    const RandomMatrix gate = random_matrix(type, n_rows, n_cols, 11);
+    const RandomMatrix up = random_matrix(type, n_rows, n_cols, 12);
+    const CudaMatrix wg = upload(gate, {0, n_cols});
+    const CudaMatrix wu = upload(up, {0, n_cols});
+    for (const int64_t n_tokens : {int64_t{6}, int64_t{40}, int64_t{100}}) {
+      const Input x = make_input(n_tokens, {0, n_cols}, form(), 0.1F);
+      const auto g = ref::matmul(gate.stored, {0, n_cols}, x.meaning.data(), n_cols, n_tokens);
+      const auto u = ref::matmul(up.stored, {0, n_cols}, x.meaning.data(), n_cols, n_tokens);
+      std::vector<double> swiglu;
+      for (size_t i = 0; i < g.size(); ++i) swiglu.push_back(g[i] / (1.0 + std::exp(-g[i])) * u[i]);
+      EXPECT_LT(nmse(multiply(*products_, {&wg, &wu}, x, Epilogue::swiglu)[0], swiglu), 10 * tolerance());
+      EXPECT_GT(nmse(multiply(*products_, {&wg, &wu}, x, Epilogue::geglu)[0], swiglu), 100 * tolerance());
+    }
+  }
+}
+
+TEST_P(ManyTokens, LargeAndSmallActivationsDontOverflow) {
+  const RandomMatrix m = random_matrix(GetParam(), 24, 512, 12);
+  const CudaMatrix weight = upload(m, {0, 512});
+  for (const float size : {1e6F, 1e-20F}) {
+    for (const int64_t n_tokens : {int64_t{7}, int64_t{80}}) {
+      const Input x = make_input(n_tokens, {0, 512}, form(), size);
+      const auto truth = ref::matmul(m.stored, {0, 512}, x.meaning.data(), 512, n_tokens);
+      EXPECT_LT(nmse(multiply(*products_, {&weight}, x)[0], truth), tolerance()) << size;
+    }
+  }
+}
+
+TEST_P(ManyTokens, TheComparerRejectsAWrongAnswer) {
+  RandomMatrix m = random_matrix(GetParam(), 16, 512, 10);
+  const Input x = make_input(16, {0, 512}, form());
+  const auto truth = ref::matmul(m.stored, {0, 512}, x.meaning.data(), 512, 16);
+  const CudaMatrix weight = upload(m, {0, 512});
+  std::vector<float> got = multiply(*products_, {&weight}, x)[0];
+  ASSERT_LT(nmse(got, truth), tolerance());
+  got[5] *= 1.1F;
+  EXPECT_GT(nmse(got, truth), tolerance());
+}
+
+/// The bits of a token's row don't depend on the other tokens while the road and its instance are the same.
+TEST_P(ManyTokens, BitsDontDependOnTheOtherTokens) {
+  if (!has_batch_) GTEST_SKIP() << "no tensor cores for it";
+  const RandomMatrix m = random_matrix(GetParam(), 300, 1024, 14);
+  const CudaMatrix weight = upload(m, {0, 1024});
+  const std::vector<float> many = multiply(*products_, {&weight}, make_input(64, {0, 1024}, form()))[0];
+  const std::vector<float> fewer = multiply(*products_, {&weight}, make_input(40, {0, 1024}, form()))[0];
+  EXPECT_TRUE(std::equal(fewer.begin(), fewer.end(), many.begin()));
+}
+
+std::string type_name(const ::testing::TestParamInfo<TensorType>& info) {
+  return std::string(type_info(info.param).name);
+}
+INSTANTIATE_TEST_SUITE_P(All, ManyTokens, ::testing::ValuesIn(testing::computable_types()), type_name);
+
+class Halves : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (!has_device()) GTEST_SKIP() << "no CUDA device";
+  }
+};
+
+TEST_F(Halves, AreTheNearestOfScaledValues) {
+  const Range cols{96, 1000};
+  const Input x = make_input(4, cols, ActForm::f16);
+  ASSERT_TRUE(x.padding_is_zero);
+  ASSERT_EQ(x.meaning.size(), x.given.size());
+  for (size_t i = 0; i < x.given.size(); ++i)
+    ASSERT_NEAR(x.meaning[i], x.given[i], std::fabs(x.given[i]) * 0x1p-11F + 1e-12F) << i;
+  std::vector<float> wrong = x.meaning;
+  wrong[7] *= 1.01F;
+  EXPECT_GT(std::fabs(wrong[7] - x.given[7]), std::fabs(x.given[7]) * 0x1p-11F);
+}
+
+TEST_F(Halves, PanelsGiveTheSameBits) {
+  std::string why_not;
+  if (Blas::open(why_not) == nullptr) GTEST_SKIP() << why_not;
+  const RandomMatrix m = random_matrix(TensorType::q4_k, 520, 1024, 31);
+  const CudaMatrix weight = upload(m, {0, 1024});
+  const Input x = make_input(80, {0, 1024}, ActForm::f16);
+  Products whole(int64_t{1} << 22);
+  Products panels(int64_t{1} << 17);  // 128 rows at a time
+  const auto truth = ref::matmul(m.stored, {0, 1024}, x.meaning.data(), 1024, 80);
+  EXPECT_LT(nmse(multiply(whole, {&weight}, x)[0], truth), kTolerance);
+  EXPECT_LT(nmse(multiply(panels, {&weight}, x)[0], truth), kTolerance);
+}
+
+TEST_F(Halves, ExpertsAreSortedGatheredAndCombined) {
+  constexpr int64_t kTokens = 77;
+  constexpr int64_t kUsed = 2;
+  constexpr int32_t kExperts = 8;
+  std::mt19937 random(5);
+  std::vector<int32_t> chosen;
+  std::vector<float> weights;
+  for (int64_t t = 0; t < kTokens; ++t) {
+    const auto first = static_cast<int32_t>(random() % 7);
+    chosen.push_back(first);
+    chosen.push_back(first < 3 ? 6 : first - 1);
+    weights.push_back(0.75F);
+    weights.push_back(0.25F);
+  }
+  const DeviceBuffer<int32_t> device_chosen = to_device(chosen);
+  const DeviceBuffer<float> device_weights = to_device(weights);
+  const Stream stream;
+  ExpertOrder order(kTokens * kUsed);
+  order.sort(device_chosen.data(), kTokens * kUsed, kExperts, stream.get());
+  const Input x = make_input(kTokens, {0, 512}, ActForm::f16);
+  CudaActivations sorted(kTokens * kUsed, {0, 512}, ActForm::f16);
+  order.gather(x.device, sorted, kUsed, stream.get());
+  stream.synchronize();
+  const std::vector<float> rows = decode_all(sorted, kTokens * kUsed);
+  EXPECT_EQ(order.begin(0), 0);
+  EXPECT_EQ(order.begin(kExperts), kTokens * kUsed);
+  EXPECT_EQ(order.begin(7), order.begin(8));  // nobody chose the last
+  std::vector<int64_t> next(kExperts);
+  for (int64_t e = 0; e < kExperts; ++e) next[static_cast<size_t>(e)] = order.begin(e);
+  std::vector<float> truth(kTokens * 512);
+  for (int64_t entry = 0; entry < kTokens * kUsed; ++entry) {
+    const int64_t place = next[static_cast<size_t>(chosen[static_cast<size_t>(entry)])]++;
+    for (int64_t c = 0; c < 512; ++c) {
+      const float value = x.meaning[static_cast<size_t>(entry / kUsed * 512 + c)];
+      ASSERT_EQ(rows[static_cast<size_t>(place * 512 + c)], value) << entry;
+      truth[static_cast<size_t>(entry / kUsed * 512 + c)] +=
+          weights[static_cast<size_t>(entry)] * rows[static_cast<size_t>(place * 512 + c)];
+    }
+  }
+  const DeviceBuffer<float> device_rows = to_device(rows);
+  const DeviceBuffer<float> out = to_device(std::vector<float>(kTokens * 512, NAN));
+  order.combine(device_rows.data(), device_weights.data(), kUsed, 512, out.data(), stream.get());
+  stream.synchronize();
+  EXPECT_EQ(to_host(out.data(), out.size()), truth);
+}
+
+}  // namespace
+}  // namespace tandem::cuda
