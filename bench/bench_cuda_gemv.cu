@@ -6,14 +6,10 @@
 // early: with programmatic dependent launch. Medians of 9 replays.
 #include <algorithm>
 #include <cstdio>
-#include <cstring>
-#include <ctime>
-#include <fstream>
-#include <functional>
 #include <string>
 #include <vector>
 
-#include "ops/core/error.h"
+#include "cuda_report.h"
 #include "ops/cuda/gemv.h"
 #include "ops/cuda/norm.h"
 
@@ -51,43 +47,21 @@ __global__ void fill_random(uint32_t* data, size_t n) {
   }
 }
 
-/// Microseconds of what `record` puts on the stream, as a graph.
-double graph_us(const Stream& stream, const std::function<void()>& record) {
-  cudaGraph_t graph = nullptr;
-  cudaGraphExec_t exec = nullptr;
-  check(cudaStreamBeginCapture(stream.get(), cudaStreamCaptureModeThreadLocal));
-  record();
-  check(cudaStreamEndCapture(stream.get(), &graph));
-  check(cudaGraphInstantiate(&exec, graph, 0));
-  const Event begin;
-  const Event end;
-  std::vector<double> times;
-  for (int i = 0; i < 10; ++i) {
-    begin.record(stream);
-    check(cudaGraphLaunch(exec, stream.get()));
-    end.record(stream);
-    stream.synchronize();
-    if (i > 0) times.push_back(Event::elapsed_us(begin, end));
-  }
-  check(cudaGraphExecDestroy(exec));
-  check(cudaGraphDestroy(graph));
-  std::sort(times.begin(), times.end());
-  return times[times.size() / 2];
-}
-
 class Bench {
  public:
-  Bench(bool quick, const char* commit)
-      : quick_(quick), commit_(commit), raw_(size_t{1} << 30), y_(kMostTokens * kMaxRows) {
+  explicit Bench(const BenchArguments& arguments)
+      : quick_(arguments.quick),
+        report_(arguments.commit),
+        raw_(size_t{1} << 30),
+        y_(kMostTokens * kMaxRows) {
     check(cudaDeviceGetAttribute(&n_multiprocessors_, cudaDevAttrMultiProcessorCount, 0));
     fill_random<<<n_multiprocessors_ * 8, 256>>>(reinterpret_cast<uint32_t*>(raw_.data()), raw_.size() / 4);
     check(cudaDeviceSynchronize());
   }
 
   void run() {
-    print_head();
     sweep_gb_per_s_ = measure_sweep();
-    std::printf("  \"sweep_gb_per_s\": %.0f,\n  \"results\": [\n", sweep_gb_per_s_);
+    report_.fact("sweep_gb_per_s", format("%.0f", sweep_gb_per_s_));
     constexpr TensorType kAll[] = {TensorType::q4_k, TensorType::q6_k, TensorType::q5_k,   TensorType::q3_k,
                                    TensorType::q2_k, TensorType::q8_0, TensorType::q4_0,   TensorType::q4_1,
                                    TensorType::q5_0, TensorType::q5_1, TensorType::iq4_nl, TensorType::iq4_xs,
@@ -113,38 +87,12 @@ class Bench {
            1);  // again: where the allocations lie makes a difference of a tenth
     qkv();
     norms();
-    std::printf("\n  ]\n}\n");
+    report_.end();
   }
 
  private:
-  /// As the kernel's module tells it, e.g. 580.159.04.
-  static std::string driver_version() {
-    std::ifstream file("/proc/driver/nvidia/version");
-    std::string word;
-    while (file >> word) {
-      if (word.find_first_not_of("0123456789.") == std::string::npos &&
-          std::count(word.begin(), word.end(), '.') >= 1)
-        return word;
-    }
-    return "";
-  }
-
   static constexpr int64_t kMaxRows = 65536;
   static constexpr int64_t kMostTokens = 8;
-
-  void print_head() {
-    cudaDeviceProp properties{};
-    int driver = 0;
-    check(cudaGetDeviceProperties(&properties, 0));
-    check(cudaDriverGetVersion(&driver));
-    char date[16] = "";
-    const std::time_t now = std::time(nullptr);
-    std::strftime(date, sizeof(date), "%Y-%m-%d", std::gmtime(&now));
-    std::printf("{\n  \"commit\": \"%s\",\n  \"date\": \"%s\",\n", commit_, date);
-    std::printf("  \"driver\": \"%s\",\n", driver_version().c_str());
-    std::printf("  \"device\": \"%s\",\n  \"cuda_driver_api\": %d,\n  \"cuda_runtime\": %d,\n",
-                properties.name, driver, CUDART_VERSION);
-  }
 
   double measure_sweep() {
     const size_t bytes = size_t{16} << 30;
@@ -190,15 +138,13 @@ class Bench {
   void report(const char* kind, TensorType type, Shape shape, bool wide, int n_tokens, double us,
               double early_us, double bytes) {
     const auto rate = [&](double t) { return bytes / t / 1e3; };
-    std::printf(
-        "%s    {\"kind\": \"%s\", \"format\": \"%s\", \"rows\": %ld, \"cols\": %ld, \"tokens\": %d, "
-        "\"activations\": \"%s\", "
-        "\"us\": %.2f, \"gb_per_s\": %.0f, \"percent_of_sweep\": %.1f, \"early_us\": %.2f, "
-        "\"early_percent_of_sweep\": %.1f}",
-        first_ ? "" : ",\n", kind, type_info(type).name.data(), static_cast<long>(shape.n_rows),
-        static_cast<long>(shape.n_cols), n_tokens, wide ? "q15" : "q8", us, rate(us),
-        100 * rate(us) / sweep_gb_per_s_, early_us, 100 * rate(early_us) / sweep_gb_per_s_);
-    first_ = false;
+    report_.result(
+        format("\"kind\": \"%s\", \"format\": \"%s\", \"rows\": %ld, \"cols\": %ld, \"tokens\": %d, "
+               "\"activations\": \"%s\", \"us\": %.2f, \"gb_per_s\": %.0f, \"percent_of_sweep\": %.1f, "
+               "\"early_us\": %.2f, \"early_percent_of_sweep\": %.1f",
+               kind, type_info(type).name.data(), static_cast<long>(shape.n_rows),
+               static_cast<long>(shape.n_cols), n_tokens, wide ? "q15" : "q8", us, rate(us),
+               100 * rate(us) / sweep_gb_per_s_, early_us, 100 * rate(early_us) / sweep_gb_per_s_));
     std::fprintf(stderr, "%-7s %-7s %6ldx%-6ld tokens %d %s  %8.2f us %5.1f %%   early %8.2f us %5.1f %%\n",
                  kind, type_info(type).name.data(), static_cast<long>(shape.n_rows),
                  static_cast<long>(shape.n_cols), n_tokens, wide ? "q15" : "q8 ", us,
@@ -314,8 +260,7 @@ class Bench {
   }
 
   bool quick_;
-  const char* commit_;
-  bool first_ = true;
+  Report report_;
   int n_multiprocessors_ = 0;
   double sweep_gb_per_s_ = 0;
   Stream stream_;
@@ -327,17 +272,6 @@ class Bench {
 }  // namespace tandem::cuda
 
 int main(int argc, char** argv) {
-  try {
-    bool quick = false;
-    const char* commit = "";
-    for (int i = 1; i < argc; ++i) {
-      if (std::strcmp(argv[i], "--quick") == 0) quick = true;
-      if (std::strcmp(argv[i], "--commit") == 0 && i + 1 < argc) commit = argv[++i];
-    }
-    tandem::cuda::Bench(quick, commit).run();
-  } catch (const tandem::Error& error) {
-    std::fprintf(stderr, "bench_cuda_gemv: %s\n", error.what());
-    return static_cast<int>(error.code());
-  }
-  return 0;
+  return tandem::cuda::bench_main(argc, argv, "bench_cuda_gemv",
+                                  [](const auto& arguments) { tandem::cuda::Bench(arguments).run(); });
 }

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "comm/cuda/collectives.h"
+#include "comm/cuda/switched_collective.h"
 #include "launch/gpu_placement.h"
 #include "ops/core/error.h"
 #include "ops/cuda/backend.h"
@@ -19,17 +20,29 @@ GpuBackend make_gpu_backend(const GpuRequest& request, Communicator& communicato
   options.device = placement.gpu.device;
   options.rank = communicator.rank();
   options.graphs = request.graphs;
+  options.deterministic = request.deterministic;
   options.mem_fraction = request.mem_fraction;
-  std::unique_ptr<cuda::DeviceCollective> collective;
-  if (communicator.size() > 1) {
+  out.gpu = placement.gpu;
+  std::vector<std::unique_ptr<cuda::DeviceCollective>> ways;
+  for (const std::string& comm : request.comms) {
     const auto n_bytes =
         static_cast<size_t>(cuda::exchange_window_bytes(communicator.size(), request.n_embd));
+    const auto order = request.deterministic ? cuda::SumOrder::ranked : cuda::SumOrder::any;
     cuda::CollectiveChoice choice =
-        cuda::make_collective(cuda::parse_comm_kind(request.comm), communicator, n_bytes);
-    collective = std::move(choice.collective);
-    out.lines.push_back("all-reduce: " + choice.reason);
+        cuda::make_collective(cuda::parse_comm_kind(comm), communicator, n_bytes, order);
+    ways.push_back(std::move(choice.collective));
+    out.way_names.emplace_back(ways.back()->name());
+    if (communicator.size() > 1) out.lines.push_back("all-reduce: " + choice.reason);
   }
-  out.backend = make_cuda_backend(options, std::move(collective));
+  if (communicator.size() == 1) {  // nobody to exchange with: the backend needs no way at all
+    out.backend = make_cuda_backend(options, nullptr);
+  } else if (ways.size() == 1 && !request.can_be_silent) {
+    out.backend = make_cuda_backend(options, std::move(ways[0]));
+  } else {
+    auto switched = std::make_unique<cuda::SwitchedCollective>(std::move(ways));
+    out.select_comm = [ways = switched.get()](size_t way, bool silent) { ways->select(way, silent); };
+    out.backend = make_cuda_backend(options, std::move(switched));
+  }
   return out;
 }
 

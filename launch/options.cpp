@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <charconv>
@@ -62,6 +63,25 @@ void read_bias(const OptionParser& parser, const std::string& text, const std::s
   biases.emplace_back(token, bias);
 }
 
+const std::vector<std::string> kComms = {"auto", "peer", "nccl", "mpi"};
+
+void add_comm_option(OptionParser& parser, ModelOptions& options, bool several) {
+  const std::string help = "how ranks add up their partial sums";
+  if (!several) {
+    parser.add_choice("comm", options.comm, kComms, help);
+    return;
+  }
+  parser.add_custom("comm", "A,B,…", help + " on GPUs: auto, peer, nccl, mpi; a list compares them",
+                    options.comm, false,
+                    [&parser, &options](const std::string& text, const std::string& origin) {
+                      for (const std::string& comm : comm_list(text)) {
+                        if (std::find(kComms.begin(), kComms.end(), comm) == kComms.end())
+                          parser.fail_value(origin, text, "not a list of auto, peer, nccl, mpi");
+                      }
+                      options.comm = text;
+                    });
+}
+
 }  // namespace
 
 void add_split_option(OptionParser& parser, ModelOptions& options) {
@@ -71,15 +91,26 @@ void add_split_option(OptionParser& parser, ModelOptions& options) {
                     });
 }
 
-void add_model_options(OptionParser& parser, ModelOptions& options) {
+std::vector<std::string> comm_list(const std::string& comm) {
+  std::vector<std::string> list;
+  for (size_t begin = 0; begin <= comm.size();) {
+    const size_t end = std::min(comm.find(',', begin), comm.size());
+    list.push_back(comm.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return list;
+}
+
+void add_model_options(OptionParser& parser, ModelOptions& options, bool several_comms) {
   parser.add_text("model,m", options.model, "FILE", "the model, a GGUF file (the first part of a split one)");
   parser.add_choice("backend", options.backend, {"auto", "cpu", "cuda"}, "what computes");
-  parser.add_choice("comm", options.comm, {"auto", "peer", "nccl", "mpi"},
-                    "how ranks add up their partial sums");
+  add_comm_option(parser, options, several_comms);
   parser.add_flag("allow-share", options.allow_share, "ranks may share a GPU");
   parser.add_number("mem-fraction", options.mem_fraction, 0.01, 1,
                     "share of a GPU's memory that may be used");
   parser.add_choice("graphs", options.graphs, {"on", "off"}, "steps of few tokens as CUDA graphs");
+  parser.add_flag("deterministic", options.deterministic,
+                  "GPUs: one rank count gives the same bits by every --comm, with graphs or without");
   parser.add_integer("threads,t", options.n_threads, 0, kMostThreads,
                      "threads of each rank; 0: its share of the cores");
   parser.add_integer("ctx-size,c", options.n_ctx, 0, kMostPositions,
@@ -90,6 +121,8 @@ void add_model_options(OptionParser& parser, ModelOptions& options) {
                     "type of the cached keys; q8_0 on GPUs only");
   parser.add_choice("cache-type-v,ctv", options.cache_type_v, {"f16", "f32", "q8_0"},
                     "type of the cached values; as the keys'");
+  parser.add_integer("verify-ranks", options.verify_ranks, 0, kMostTokens,
+                     "compare the tokens of all ranks every so many steps; 0: never");
   parser.add_choice("progress", options.progress, {"auto", "on", "off"}, "a bar while loading");
 }
 

@@ -18,10 +18,12 @@ namespace tandem {
 struct ModelOptions {
   std::string model;                 ///< -m: path of a GGUF file (the first of a split one)
   std::string backend = "auto";      ///< --backend auto|cpu|cuda
-  std::string comm = "auto";         ///< --comm auto|peer|nccl|mpi
+  std::string comm = "auto";         ///< --comm auto|peer|nccl|mpi; several with commas, see below
   bool allow_share = false;          ///< --allow-share: ranks may share a GPU
   double mem_fraction = 0.95;        ///< --mem-fraction: of a GPU's memory that may be used
   std::string graphs = "on";         ///< --graphs on|off: steps of few tokens as CUDA graphs
+  int verify_ranks = 0;  ///< --verify-ranks: steps between comparisons of the ranks' tokens; 0: none
+  bool deterministic = false;        ///< --deterministic: the same bits by every --comm and --graphs, in any batch
   int n_threads = 0;                 ///< -t: threads of each rank; 0: its share of the cores
   int n_ctx = 0;                     ///< -c: positions of a sequence; 0: the model's own, at most 4096
   int n_batch = 512;                 ///< -b: prompt tokens in one step
@@ -32,7 +34,10 @@ struct ModelOptions {
 
   bool operator==(const ModelOptions&) const = default;
 };
-void add_model_options(OptionParser& parser, ModelOptions& options);
+/// `several_comms`: --comm takes a list, for a command that compares them.
+void add_model_options(OptionParser& parser, ModelOptions& options, bool several_comms = false);
+/// The ways that --comm names, in its order.
+std::vector<std::string> comm_list(const std::string& comm);
 /// --split alone, for commands that only look at a model.
 void add_split_option(OptionParser& parser, ModelOptions& options);
 /// Throws Error{usage} unless a model is named.

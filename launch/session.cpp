@@ -1,6 +1,7 @@
 #include "launch/session.h"
 
 #include <fmt/format.h>
+#include <spdlog/spdlog.h>
 
 #include <cerrno>
 #include <chrono>
@@ -9,6 +10,7 @@
 
 #include "comm/process.h"
 #include "launch/gpu_placement.h"
+#include "ops/core/check.h"
 #include "ops/core/error.h"
 #include "ops/core/page.h"
 #include "ops/cpu/backend.h"
@@ -56,11 +58,13 @@ SessionOptions session_options(const ModelOptions& model) {
   options.model_path = model.model;
   options.split = model.split;
   options.backend = model.backend;
-  options.gpu.comm = model.comm;
+  options.gpu.comms = comm_list(model.comm);
   options.gpu.allow_share = model.allow_share;
   options.gpu.mem_fraction = model.mem_fraction;
   options.gpu.graphs = model.graphs == "on";
+  options.gpu.deterministic = model.deterministic;
   options.n_threads = model.n_threads;
+  options.verify_every = model.verify_ranks;
   options.context_tokens = model.n_ctx;
   options.batch_tokens = model.n_batch;
   options.cache_type = model.cache_type_k == "f32"    ? CacheType::f32
@@ -81,9 +85,13 @@ std::unique_ptr<Backend> Session::make_backend(const SessionOptions& options, Co
   if (use_gpus(options.backend, communicator)) {
     GpuRequest request = options.gpu;
     request.n_embd = config_.n_embd;
+    request.can_be_silent = options.breakdown;
     GpuBackend gpu = make_gpu_backend(request, communicator);
     placement_.reason = gpu.binding;
     placement_lines_ = gpu.lines;
+    gpu_ = gpu.gpu;
+    select_way_ = gpu.select_comm;
+    comm_names_ = gpu.way_names;
     return std::move(gpu.backend);
   }
   placement_ = place_on_cpus(options.n_threads, communicator);
@@ -92,7 +100,19 @@ std::unique_ptr<Backend> Session::make_backend(const SessionOptions& options, Co
   cpu.n_threads = placement_.n_threads;
   cpu.cpus = placement_.cpus;
   cpu.spin_us = placement_.spin_us;
-  return make_cpu_backend(cpu, communicator);
+  if (!options.breakdown) return make_cpu_backend(cpu, communicator);
+  timed_exchange_ = std::make_unique<TimedExchange>(communicator);
+  return make_cpu_backend(cpu, *timed_exchange_);
+}
+
+void Session::renew_engine() {
+  engine_.reset();
+  engine_ = std::make_unique<Engine>(*model_, engine_options_);
+}
+
+void Session::select_comm(size_t way, bool silent) {
+  require(!silent || select_way_, "an exchange is silenced that is none of GPUs");
+  if (select_way_) select_way_(way, silent);
 }
 
 Session::Session(const SessionOptions& options, Communicator& communicator)
@@ -104,22 +124,32 @@ Session::Session(const SessionOptions& options, Communicator& communicator)
       options.split.empty() ? SplitWeights(communicator.size()) : SplitWeights(options.split);
   if (options.wants_tokenizer && communicator.rank() == 0) tokenizer_ = Tokenizer::from_gguf(file_);
 
-  EngineOptions engine_options;
-  engine_options.context_tokens =
+  engine_options_.context_tokens =
       options.context_tokens > 0 ? options.context_tokens : default_context(config_);
-  engine_options.batch_tokens = options.batch_tokens;
-  engine_options.max_sequences = options.n_sequences;
-  engine_options.share_prefixes = options.share_prefixes;
+  engine_options_.batch_tokens = options.batch_tokens;
+  engine_options_.verify_every = options.verify_every;
+  engine_options_.max_sequences = options.n_sequences;
+  engine_options_.share_prefixes = options.share_prefixes;
 
   std::unique_ptr<Backend> backend = make_backend(options, communicator);
   ModelCapacity capacity;
   capacity.max_tokens = options.batch_tokens + options.n_sequences;
-  capacity.n_pages = options.n_sequences * ceil_div(engine_options.context_tokens, kPageTokens);
+  capacity.n_pages = options.cache_tokens > 0
+                         ? ceil_div(options.cache_tokens, kPageTokens)
+                         : options.n_sequences * ceil_div(engine_options_.context_tokens, kPageTokens);
   capacity.cache_type = options.cache_type;
   model_ = std::make_unique<Model>(file_, config_, split, capacity, std::move(backend), communicator,
                                    options.on_progress);
-  engine_ = std::make_unique<Engine>(*model_, engine_options);
+  engine_ = std::make_unique<Engine>(*model_, engine_options_);
   load_seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+Session::~Session() {
+  if (!engine_ || model_->communicator().rank() != 0) return;
+  const RankVerifier& verifier = engine_->verifier();
+  if (verifier.n_steps() == 0) return;
+  spdlog::info("all {} ranks chose the same {} tokens in {} steps", model_->communicator().size(),
+               verifier.n_tokens(), verifier.n_steps());
 }
 
 }  // namespace tandem

@@ -4,9 +4,11 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "comm/communicator.h"
+#include "comm/timed_exchange.h"
 #include "launch/gpu_backend.h"
 #include "launch/options.h"
 #include "launch/placement.h"
@@ -25,9 +27,12 @@ struct SessionOptions {
   int64_t context_tokens = 0;  ///< of one sequence; 0: the model's own, at most kDefaultContext
   int64_t n_sequences = 1;     ///< at once; the cache holds the context of each
   int64_t batch_tokens = 512;
+  int64_t verify_every = 0;  ///< steps between comparisons of the ranks' tokens; 0: none
   CacheType cache_type = CacheType::f16;
   bool share_prefixes = true;  ///< see EngineOptions
+  int64_t cache_tokens = 0;    ///< of all sequences together; 0: n_sequences whole contexts
   bool wants_tokenizer = true;
+  bool breakdown = false;  ///< exchange_seconds() counts (CPUs), or can be left out (GPUs)
   std::function<void(uint64_t done, uint64_t total)> on_progress;  ///< called on every rank
 };
 
@@ -49,6 +54,7 @@ class Session {
  public:
   /// Collective. Throws what opening, tokenizer and loading throw.
   Session(const SessionOptions& options, Communicator& communicator);
+  ~Session();
 
   const GgufFile& file() const { return file_; }
   const ModelConfig& config() const { return config_; }
@@ -59,6 +65,19 @@ class Session {
   Model& model() { return *model_; }
   std::string_view backend_kind() const { return model_->backend().kind(); }
   Engine& engine() { return *engine_; }
+  /// A new engine on the same model and an empty cache, for after a shutdown. Not collective by itself.
+  void renew_engine();
+
+  /// The rank's GPU, where it computes on one.
+  const std::optional<GpuInfo>& gpu() const { return gpu_; }
+  /// How partial sums travel from the next step on: the number of one of SessionOptions' gpu.comms; `silent`
+  /// (ranks on GPUs, with breakdown): not at all, and all else as then. On every rank, between the same
+  /// steps.
+  void select_comm(size_t way, bool silent = false);
+  /// Each of those ways by its name ("auto" became one of them); empty on CPUs.
+  const std::vector<std::string>& comm_names() const { return comm_names_; }
+  /// What this rank has spent in exchanges of partial sums since the session began; CPUs with breakdown.
+  double exchange_seconds() const { return timed_exchange_ ? timed_exchange_->seconds() : 0.0; }
   /// Seconds from the session's begin to a loaded model.
   double load_seconds() const { return load_seconds_; }
 
@@ -70,6 +89,11 @@ class Session {
 
   CpuPlacement placement_;
   std::vector<std::string> placement_lines_;
+  std::optional<GpuInfo> gpu_;
+  std::unique_ptr<TimedExchange> timed_exchange_;
+  std::function<void(size_t way, bool silent)> select_way_;  // GPUs; the model's backend is behind it
+  std::vector<std::string> comm_names_;                      // of the ways
+  EngineOptions engine_options_;
   std::unique_ptr<Model> model_;
   std::unique_ptr<Engine> engine_;
   double load_seconds_ = 0.0;

@@ -52,16 +52,26 @@ std::string microseconds(DeviceCollective& collective, Communicator& comm) {
   return fmt::format("{:.1f} us", measure_all_reduce_us(collective, comm, kMeasuredBytes));
 }
 
+/// Of two addends the order doesn't matter, so NCCL's own sum does for two ranks.
+std::unique_ptr<DeviceCollective> make_nccl(Communicator& comm, SumOrder order, std::string& why_not) {
+  const bool gathered = order == SumOrder::ranked && comm.size() > 2;
+  return make_nccl_collective(comm, why_not, gathered ? NcclRoad::gathered : NcclRoad::all_reduce);
+}
+
+std::unique_ptr<DeviceCollective> make_mpi(Communicator& comm, SumOrder order) {
+  return make_host_collective(comm, order == SumOrder::ranked ? HostRoad::staged : HostRoad::automatic);
+}
+
 /// NCCL where it can be had, else MPI; with what was measured of both.
 struct Bulk {
   std::unique_ptr<DeviceCollective> collective;
   std::string reason;
 };
 
-Bulk make_bulk(Communicator& comm) {
+Bulk make_bulk(Communicator& comm, SumOrder order) {
   std::string why_no_nccl;
-  std::unique_ptr<DeviceCollective> nccl = make_nccl_collective(comm, why_no_nccl);
-  std::unique_ptr<DeviceCollective> mpi = make_host_collective(comm);
+  std::unique_ptr<DeviceCollective> nccl = make_nccl(comm, order, why_no_nccl);
+  std::unique_ptr<DeviceCollective> mpi = make_mpi(comm, order);
   const std::string mpi_text = fmt::format("MPI {}", microseconds(*mpi, comm));
   if (!nccl) {
     return {std::move(mpi), fmt::format("no NCCL ({}); 32 KB: {}", why_no_nccl, mpi_text)};
@@ -71,8 +81,8 @@ Bulk make_bulk(Communicator& comm) {
   return {std::move(nccl), std::move(reason)};
 }
 
-CollectiveChoice make_automatic(Communicator& comm, size_t window_bytes) {
-  Bulk bulk = make_bulk(comm);
+CollectiveChoice make_automatic(Communicator& comm, size_t window_bytes, SumOrder order) {
+  Bulk bulk = make_bulk(comm, order);
   std::string why_no_peer;
   if (auto memory = PeerMemory::make(comm, window_bytes, why_no_peer)) {
     std::string reason = fmt::format("peer: the GPUs reach each other's memory; large sums: {} ({})",
@@ -85,13 +95,13 @@ CollectiveChoice make_automatic(Communicator& comm, size_t window_bytes) {
   return {std::move(bulk.collective), std::move(reason)};
 }
 
-CollectiveChoice make_peer(Communicator& comm, size_t window_bytes) {
+CollectiveChoice make_peer(Communicator& comm, size_t window_bytes, SumOrder order) {
   std::string why_not;
   auto memory = PeerMemory::make(comm, window_bytes, why_not);
   if (!memory)
     refuse("peer", why_not, "use --comm nccl or --comm auto; `tandem doctor` shows which GPUs reach which");
-  std::unique_ptr<DeviceCollective> bulk = make_nccl_collective(comm, why_not);
-  if (!bulk) bulk = make_host_collective(comm);
+  std::unique_ptr<DeviceCollective> bulk = make_nccl(comm, order, why_not);
+  if (!bulk) bulk = make_mpi(comm, order);
   std::string reason = fmt::format("peer: asked for; large sums: {}", bulk->name());
   return {std::make_unique<PeerCollective>(std::move(memory), std::move(bulk)), std::move(reason)};
 }
@@ -107,23 +117,23 @@ CommKind parse_comm_kind(std::string_view text) {
               "one of auto, peer, nccl, mpi");
 }
 
-CollectiveChoice make_collective(CommKind kind, Communicator& comm, size_t window_bytes) {
+CollectiveChoice make_collective(CommKind kind, Communicator& comm, size_t window_bytes, SumOrder order) {
   if (comm.size() == 1) return {std::make_unique<SingleCollective>(), "single: one rank has nobody to ask"};
   switch (kind) {
     case CommKind::automatic:
-      return make_automatic(comm, window_bytes);
+      return make_automatic(comm, window_bytes, order);
     case CommKind::peer:
-      return make_peer(comm, window_bytes);
+      return make_peer(comm, window_bytes, order);
     case CommKind::nccl: {
       std::string why_not;
-      std::unique_ptr<DeviceCollective> nccl = make_nccl_collective(comm, why_not);
+      std::unique_ptr<DeviceCollective> nccl = make_nccl(comm, order, why_not);
       if (!nccl) refuse("nccl", why_not, "use --comm mpi or --comm auto");
       return {std::move(nccl), fmt::format("nccl: asked for; NCCL {}", nccl_info().text)};
     }
     case CommKind::mpi:
       break;
   }
-  return {make_host_collective(comm), "mpi: asked for"};
+  return {make_mpi(comm, order), "mpi: asked for"};
 }
 
 }  // namespace tandem::cuda

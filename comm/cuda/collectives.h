@@ -17,6 +17,12 @@ enum class CommKind { automatic, peer, nccl, mpi };
 /// "auto", "peer", "nccl", "mpi". Throws Error{usage}.
 CommKind parse_comm_kind(std::string_view text);
 
+/// How sums may be added.
+enum class SumOrder {
+  any,     ///< as it is fastest: the same bits on all ranks, but perhaps others by another road
+  ranked,  ///< in rank order by every road, so that all of them give the same bits (--deterministic)
+};
+
 struct CollectiveChoice {
   std::unique_ptr<DeviceCollective> collective;
   std::string reason;  ///< one line for -v, the same on every rank: what, why, and what was measured
@@ -26,7 +32,8 @@ struct CollectiveChoice {
 /// whatever can be had of NCCL and MPI is measured (32 KB) and told. Throws Error{unavailable}, the same on
 /// every rank, where `kind` asks for what can't be had. `window_bytes`: of each rank's window (peer). `comm`
 /// must outlive it.
-CollectiveChoice make_collective(CommKind kind, Communicator& comm, size_t window_bytes);
+CollectiveChoice make_collective(CommKind kind, Communicator& comm, size_t window_bytes,
+                                 SumOrder order = SumOrder::any);
 
 /// Collective. Median microseconds of one all_reduce() of `n_bytes`, the same number on every rank: recorded
 /// in a graph where that can be, else call by call with the device idle in between.

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <exception>
 #include <future>
@@ -9,20 +10,22 @@
 
 #include "comm/cuda/agreement.h"
 #include "comm/cuda/nccl_library.h"
+#include "comm/cuda/ordered_sum.h"
 #include "ops/core/error.h"
-#include "ops/cuda/status.h"
+#include "ops/cuda/memory.h"
 
 namespace tandem::cuda {
 namespace {
 
 constexpr std::chrono::seconds kStartLimit{120};
 constexpr std::chrono::seconds kAbortLimit{2};
+constexpr int64_t kPiece = int64_t{1} << 20;  // floats of each rank that are gathered at a time
 
 [[noreturn]] void fail(const std::string& fault) {
   throw Error(ExitCode::unavailable, "NCCL: " + fault, "NCCL_DEBUG=INFO tells more; or use --comm mpi");
 }
 
-class NcclCollective final : public DeviceCollective {
+class NcclCollective : public DeviceCollective {
  public:
   explicit NcclCollective(ncclComm_t comm) : comm_(comm), n_exceptions_(std::uncaught_exceptions()) {}
   ~NcclCollective() override;
@@ -34,9 +37,33 @@ class NcclCollective final : public DeviceCollective {
   size_t window_bytes() const override { return 0; }
   void check_health() override;
 
+ protected:
+  ncclComm_t comm() const { return comm_; }
+
  private:
   ncclComm_t comm_;
   int n_exceptions_;
+};
+
+/// Adds in rank order, as the peers' kernels and the host do: the same bits as theirs at any rank count.
+class GatheredCollective final : public NcclCollective {
+ public:
+  GatheredCollective(ncclComm_t comm, int n_ranks)
+      : NcclCollective(comm),
+        n_ranks_(n_ranks),
+        parts_(std::make_unique<DeviceBuffer<float>>(static_cast<size_t>(n_ranks * kPiece))) {}
+  ~GatheredCollective() override {
+    if (std::uncaught_exceptions() != 0) {
+      (void)parts_.release();  // freeing waits for kernels that may wait for ranks that never come
+    } else {
+      cudaDeviceSynchronize();  // the parts go after their readers
+    }
+  }
+  void all_reduce(float* partial, int64_t n, cudaStream_t stream) override;
+
+ private:
+  int n_ranks_;
+  std::unique_ptr<DeviceBuffer<float>> parts_;  // (n_ranks, n of a piece)
 };
 
 /// Ends what runs, where the other ranks may never come. Abort has been seen to hang itself, so it gets a
@@ -63,6 +90,18 @@ void NcclCollective::all_reduce(float* partial, int64_t n, cudaStream_t stream) 
       nccl.all_reduce(partial, partial, static_cast<size_t>(n), ncclFloat32, ncclSum, comm_, stream);
   if (status != ncclSuccess) [[unlikely]]
     fail(nccl.fault_of(status, "ncclAllReduce", comm_));
+}
+
+void GatheredCollective::all_reduce(float* partial, int64_t n, cudaStream_t stream) {
+  const NcclLibrary& nccl = nccl_library();
+  for (int64_t begin = 0; begin < n; begin += kPiece) {
+    const int64_t n_piece = std::min(kPiece, n - begin);
+    const ncclResult_t status = nccl.all_gather(partial + begin, parts_->data(), static_cast<size_t>(n_piece),
+                                                ncclFloat32, comm(), stream);
+    if (status != ncclSuccess) [[unlikely]]
+      fail(nccl.fault_of(status, "ncclAllGather", comm()));
+    add_parts(partial + begin, parts_->data(), n_ranks_, n_piece, stream);
+  }
 }
 
 void NcclCollective::check_health() {
@@ -137,7 +176,8 @@ const NcclInfo& nccl_info() {
   return info;
 }
 
-std::unique_ptr<DeviceCollective> make_nccl_collective(Communicator& comm, std::string& why_not) {
+std::unique_ptr<DeviceCollective> make_nccl_collective(Communicator& comm, std::string& why_not,
+                                                       NcclRoad road) {
   const NcclLibrary& nccl = nccl_library();
   why_not = first_fault(comm, nccl.fault);
   if (why_not.empty()) why_not = shared_device(comm);
@@ -154,6 +194,7 @@ std::unique_ptr<DeviceCollective> make_nccl_collective(Communicator& comm, std::
     if (started.fault.empty()) abort_within_limit(started.comm);
     return nullptr;
   }
+  if (road == NcclRoad::gathered) return std::make_unique<GatheredCollective>(started.comm, comm.size());
   return std::make_unique<NcclCollective>(started.comm);
 }
 

@@ -20,9 +20,16 @@ struct NcclInfo {
 /// collective.
 const NcclInfo& nccl_info();
 
+/// How NCCL adds.
+enum class NcclRoad {
+  all_reduce,  ///< by its own all-reduce, whose order of adding is its own affair beyond two ranks
+  gathered,    ///< it carries the parts, and a kernel adds them in rank order
+};
+
 /// Collective; every rank has chosen its device before. Null where NCCL can't be had on all ranks, with the
 /// reason in `why_not` (the same text on all). Throws Error{unavailable} where it begins to start and doesn't
 /// come up in two minutes.
-std::unique_ptr<DeviceCollective> make_nccl_collective(Communicator& comm, std::string& why_not);
+std::unique_ptr<DeviceCollective> make_nccl_collective(Communicator& comm, std::string& why_not,
+                                                       NcclRoad road = NcclRoad::all_reduce);
 
 }  // namespace tandem::cuda

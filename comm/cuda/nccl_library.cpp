@@ -29,6 +29,7 @@ NcclLibrary load() {
                         find_symbol(library, "ncclCommAbort", nccl.comm_abort) &&
                         find_symbol(library, "ncclCommGetAsyncError", nccl.comm_get_async_error) &&
                         find_symbol(library, "ncclAllReduce", nccl.all_reduce) &&
+                        find_symbol(library, "ncclAllGather", nccl.all_gather) &&
                         find_symbol(library, "ncclGetErrorString", nccl.get_error_string);
   find_symbol(library, "ncclGetLastError", nccl.get_last_error);
   if (!complete) nccl.fault = std::string(kName) + " lacks functions of NCCL 2.4 or later";

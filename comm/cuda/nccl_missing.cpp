@@ -8,7 +8,7 @@ const NcclInfo& nccl_info() {
   return info;
 }
 
-std::unique_ptr<DeviceCollective> make_nccl_collective(Communicator&, std::string& why_not) {
+std::unique_ptr<DeviceCollective> make_nccl_collective(Communicator&, std::string& why_not, NcclRoad) {
   why_not = nccl_info().text;
   return nullptr;
 }

@@ -1,17 +1,24 @@
 // tandem bench: prompt and generation speed in llama-bench's terms: mean and deviation over repetitions,
-// after a warm-up.
+// after a warm-up; and what it is made of: the memory's speed, exchanges, energy, one rank's speed.
+//
+// Every test runs in an engine of its own on the model that is loaded once: rank 0 ends an engine by a
+// shutdown, and all ranks go on to the next. So ways to exchange can be changed in between.
 #include <fmt/format.h>
-#include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <charconv>
 #include <chrono>
-#include <cmath>
+#include <ctime>
 #include <nlohmann/json.hpp>
-#include <numeric>
 
 #include "comm/process.h"
-#include "launch/build_info.h"
+#include "launch/bench/baseline.h"
+#include "launch/bench/bench_test.h"
+#include "launch/bench/energy.h"
+#include "launch/bench/report.h"
+#include "launch/bench/roofline.h"
 #include "launch/command.h"
+#include "launch/doctor/host_probe.h"
 #include "launch/generation.h"
 #include "launch/job.h"
 #include "launch/option_parser.h"
@@ -20,63 +27,38 @@
 #include "launch/progress.h"
 #include "launch/session.h"
 #include "ops/core/error.h"
+#include "ops/core/page.h"
 
 namespace tandem {
 namespace {
 
-using Clock = std::chrono::steady_clock;
+constexpr int kMostParallel = 256;  // sequences that an engine runs at once
 
 struct BenchOptions {
   std::vector<int> n_prompt = {512};
   std::vector<int> n_gen = {128};
   std::vector<int> depths = {0};
+  std::vector<int> n_parallel = {1};
   int repetitions = 5;
+  bool breakdown = false;
+  std::string baseline;
   std::string output = "md";
 };
 
-/// One row of the table: a prompt of n_prompt tokens, or n_gen tokens one by one, behind `depth` cached
-/// tokens.
-struct BenchTest {
-  int n_prompt = 0;
-  int n_gen = 0;
-  int depth = 0;
-  std::vector<double> seconds;
-
-  int n_tokens() const { return n_prompt + n_gen; }
-  std::string name() const {
-    const std::string base = n_prompt > 0 ? fmt::format("pp{}", n_prompt) : fmt::format("tg{}", n_gen);
-    return depth > 0 ? fmt::format("{} @ d{}", base, depth) : base;
-  }
-  std::vector<double> speeds() const {
-    std::vector<double> out;
-    for (const double s : seconds) out.push_back(n_tokens() / s);
-    return out;
-  }
-};
-
-double mean(const std::vector<double>& values) {
-  return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
-}
-
-double deviation(const std::vector<double>& values) {
-  if (values.size() < 2) return 0.0;
-  const double m = mean(values);
-  double sum = 0.0;
-  for (const double v : values) sum += (v - m) * (v - m);
-  return std::sqrt(sum / static_cast<double>(values.size() - 1));
-}
-
-void add_counts(OptionParser& parser, const std::string& names, std::vector<int>& target,
+void add_counts(OptionParser& parser, const std::string& names, std::vector<int>& target, int least, int most,
                 const std::string& help, const std::string& default_text) {
   parser.add_custom(
-      names, "N,…", help, default_text, false, [&](const std::string& text, const std::string& origin) {
+      names, "N,…", help, default_text, false,
+      [&parser, &target, least, most](const std::string& text, const std::string& origin) {
         target.clear();
         for (size_t begin = 0; begin <= text.size();) {
           const size_t end = std::min(text.find(',', begin), text.size());
           int value = -1;
           const auto [last, status] = std::from_chars(text.data() + begin, text.data() + end, value);
-          if (status != std::errc{} || last != text.data() + end || value < 0 || value > (1 << 24)) {
-            parser.fail_value(origin, text, "not a list of counts such as 512,2048");
+          if (status != std::errc{} || last != text.data() + end || value < least || value > most) {
+            parser.fail_value(
+                origin, text,
+                fmt::format("not a list of counts such as 512,2048 (each from {} to {})", least, most));
           }
           target.push_back(value);
           begin = end + 1;
@@ -84,168 +66,211 @@ void add_counts(OptionParser& parser, const std::string& names, std::vector<int>
       });
 }
 
-/// Token ids that no cache or branch predictor finds too easy; the same in every run.
-std::vector<int32_t> bench_tokens(int64_t n, int64_t n_vocab) {
-  std::vector<int32_t> tokens;
-  uint64_t state = 42;
-  for (int64_t i = 0; i < n; ++i) {
-    state = state * 6364136223846793005u + 1442695040888963407u;
-    tokens.push_back(static_cast<int32_t>((state >> 33) % static_cast<uint64_t>(n_vocab)));
-  }
-  return tokens;
-}
-
-/// Runs a request to its end; false where a signal came.
-bool drive(Engine& engine, GenerationRequest request) {
-  engine.submit(std::move(request));
-  return run_until_idle(engine) == 0;
-}
-
-/// One repetition: fills the cache to `depth` untimed, then times the test. False where a signal came.
-bool repeat_once(Engine& engine, BenchTest& test, int64_t n_vocab, bool timed) {
-  constexpr int64_t kCache = 1;
-  GenerationRequest fill;
-  fill.sampling.temperature = 0.0f;
-  fill.session = kCache;
-  fill.max_new_tokens = 0;
-  const std::vector<int32_t> tokens = bench_tokens(test.depth + std::max(1, test.n_prompt), n_vocab);
-  // Something else is in the cache first, so that the prompt is computed again.
-  fill.prompt = {static_cast<int32_t>((tokens[0] + 1) % n_vocab)};
-  if (!drive(engine, fill)) return false;
-  if (test.depth > 0) {
-    fill.prompt.assign(tokens.begin(), tokens.begin() + test.depth);
-    if (!drive(engine, fill)) return false;
-  }
-  GenerationRequest request = fill;
-  request.prompt = tokens;
-  request.max_new_tokens = std::max(1, test.n_gen);
-  const auto start = Clock::now();
-  if (!drive(engine, std::move(request))) return false;
-  if (timed) test.seconds.push_back(std::chrono::duration<double>(Clock::now() - start).count());
-  return true;
-}
-
-std::string model_type(const Session& session) {
-  return session.config().architecture + " " + session.config().name;
-}
-
-std::string markdown(const Session& session, const std::vector<BenchTest>& tests, int n_ranks,
-                     int n_threads) {
-  std::string out = fmt::format("| {:<30} | {:>10} | {:<8} | {:>5} | {:>7} | {:>14} | {:>20} |\n", "model",
-                                "size", "backend", "ranks", "threads", "test", "t/s");
-  out += fmt::format("| {:-<30} | {:->9}: | {:-<8} | {:->4}: | {:->6}: | {:->13}: | {:->19}: |\n", "", "", "",
-                     "", "", "", "");
-  for (const BenchTest& test : tests) {
-    out += fmt::format("| {:<30} | {:>6.2f} GiB | {:<8} | {:>5} | {:>7} | {:>14} | {:>12.2f} ± {:>5.2f} |\n",
-                       model_type(session), static_cast<double>(session.file().total_bytes()) / 0x1p30,
-                       session.backend_kind(), n_ranks, n_threads, test.name(), mean(test.speeds()),
-                       deviation(test.speeds()));
-  }
-  return out;
-}
-
-nlohmann::ordered_json record(const Session& session, const BenchTest& test, int n_ranks, int n_threads,
-                              int n_batch) {
-  std::vector<int64_t> samples_ns;
-  for (const double s : test.seconds) samples_ns.push_back(static_cast<int64_t>(s * 1e9));
-  std::vector<double> nanoseconds(samples_ns.begin(), samples_ns.end());
-  nlohmann::ordered_json row;
-  row["build_commit"] = std::string(kCommit);
-  row["model_filename"] = session.file().path();
-  row["model_type"] = model_type(session);
-  row["model_size"] = session.file().total_bytes();
-  row["backends"] = session.backend_kind();
-  row["n_ranks"] = n_ranks;
-  row["n_threads"] = n_threads;
-  row["n_batch"] = n_batch;
-  row["n_prompt"] = test.n_prompt;
-  row["n_gen"] = test.n_gen;
-  row["n_depth"] = test.depth;
-  row["avg_ns"] = static_cast<int64_t>(mean(nanoseconds));
-  row["stddev_ns"] = static_cast<int64_t>(deviation(nanoseconds));
-  row["avg_ts"] = mean(test.speeds());
-  row["stddev_ts"] = deviation(test.speeds());
-  row["samples_ns"] = samples_ns;
-  row["samples_ts"] = test.speeds();
-  return row;
-}
-
-std::string csv(const nlohmann::ordered_json& rows) {
-  std::string out;
-  for (const auto& row : rows) {
-    if (out.empty()) {
-      for (const auto& [key, value] : row.items()) {
-        if (!value.is_array()) out += (out.empty() ? "" : ",") + key;
+/// Every depth's prompts, then its generations, for one way of exchanging and number of sequences after the
+/// other. A batch generates behind its prompts of n_prompt tokens, as llama-batched-bench has it; a single
+/// sequence behind the depth alone, as llama-bench.
+std::vector<BenchTest> list_tests(const BenchOptions& bench, size_t n_comms) {
+  std::vector<BenchTest> tests;
+  for (size_t comm = 0; comm < n_comms; ++comm) {
+    for (const int n_parallel : bench.n_parallel) {
+      for (const int depth : bench.depths) {
+        for (const int n : bench.n_prompt) {
+          if (n > 0) tests.push_back({.n_prompt = n, .depth = depth, .n_parallel = n_parallel, .comm = comm});
+        }
+        for (const int n : bench.n_gen) {
+          if (n == 0) continue;
+          const std::vector<int> behind = n_parallel > 1 ? bench.n_prompt : std::vector<int>{0};
+          for (const int n_prompt : behind) {
+            tests.push_back({.n_gen = n, .depth = depth + n_prompt, .n_parallel = n_parallel, .comm = comm});
+          }
+        }
       }
-      out += '\n';
     }
-    std::string line;
-    for (const auto& [key, value] : row.items()) {
-      if (!value.is_array()) line += (line.empty() ? "" : ",") + value.dump();
-    }
-    out += line + '\n';
   }
-  return out;
+  return tests;
+}
+
+SessionOptions bench_session_options(const ModelOptions& model, const BenchOptions& bench,
+                                     const std::vector<BenchTest>& tests) {
+  SessionOptions options = session_options(model);
+  options.share_prefixes = false;  // every repetition computes its prompt
+  options.wants_tokenizer = false;
+  options.breakdown = bench.breakdown;
+  options.n_sequences = 1;
+  for (const BenchTest& test : tests) {
+    options.n_sequences = std::max<int64_t>(options.n_sequences, test.n_parallel);
+    options.context_tokens = std::max(options.context_tokens, test.n_positions());
+    const int64_t whole_pages = ceil_div(test.n_positions(), kPageTokens) * kPageTokens;
+    options.cache_tokens = std::max(options.cache_tokens, test.n_parallel * whole_pages);
+  }
+  return options;
+}
+
+std::string utc_now() {
+  const std::time_t now = std::time(nullptr);
+  char text[32] = "";
+  std::strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", std::gmtime(&now));
+  return text;
+}
+
+/// Runs the tests in the same order on every rank; on rank 0 they have their results afterwards.
+class BenchRun {
+ public:
+  BenchRun(Session& session, Communicator& comm, const BenchOptions& bench, const EnergyMeter& meter)
+      : session_(session), comm_(comm), bench_(bench), meter_(meter) {}
+
+  /// Returns the exit code, the same on every rank: 0, or that of a signal.
+  int run(std::vector<BenchTest>& tests) {
+    for (BenchTest& test : tests) {
+      session_.select_comm(test.comm);
+      if (const int code = in_new_engine(test, loud_clock(test)); code != 0) return code;
+      if (!bench_.breakdown) continue;
+      if (comm_.size() == 1) {
+        test.breakdown_by = "alone";
+        test.exchange_seconds = {0.0};
+      } else if (session_.gpu()) {
+        test.breakdown_by = "silence";
+        session_.select_comm(test.comm, true);
+        const BenchClock clock{[] {}, [&test](double s) { test.silent_seconds.push_back(s); }};
+        if (const int code = in_new_engine(test, clock); code != 0) return code;
+      } else {
+        test.breakdown_by = "waits";
+      }
+    }
+    return 0;
+  }
+
+ private:
+  int in_new_engine(const BenchTest& test, const BenchClock& clock) {
+    session_.renew_engine();
+    Engine& engine = session_.engine();
+    if (comm_.rank() != 0) return engine.follow();
+    const bool done = run_test(engine, test, bench_.repetitions, session_.config().n_vocab, clock);
+    const int code = done ? 0 : 128 + pending_signal();
+    engine.shutdown(code);
+    return code;
+  }
+
+  /// Keeps the time, and what exchanges and energy took of it.
+  BenchClock loud_clock(BenchTest& test) {
+    return {[this] {
+              joules_ = meter_.joules();
+              exchange_ = session_.exchange_seconds();
+            },
+            [this, &test](double seconds) {
+              const std::optional<double> joules = meter_.joules();
+              test.seconds.push_back(seconds);
+              if (joules && joules_) test.joules = test.joules.value_or(0.0) + *joules - *joules_;
+              if (bench_.breakdown && !session_.gpu())
+                test.exchange_seconds.push_back(session_.exchange_seconds() - exchange_);
+            }};
+  }
+
+  Session& session_;
+  Communicator& comm_;
+  const BenchOptions& bench_;
+  const EnergyMeter& meter_;
+  std::optional<double> joules_;
+  double exchange_ = 0.0;
+};
+
+BenchContext make_context(Session& session, Communicator& comm, const ModelOptions& model,
+                          const EnergyMeter& meter) {
+  BenchContext context;
+  context.model_path = session.file().path();
+  context.model_type = session.config().architecture + " " + session.config().name;
+  context.model_bytes = session.file().total_bytes();
+  context.n_layers = session.config().n_layers;
+  context.backend = session.backend_kind();
+  context.cpu = host_facts().at("cpu");
+  if (session.gpu()) context.gpu = session.gpu()->name;
+  context.driver = meter.driver().value_or("");
+  if (comm.size() > 1) context.mpi = mpi_library_version();
+  for (const double share : model.split) {
+    context.split += fmt::format("{}{:g}", context.split.empty() ? "" : ",", share);
+  }
+  context.cache_type = model.cache_type_k;
+  context.test_time = utc_now();
+  context.n_nodes = comm.n_nodes();
+  context.n_ranks = comm.size();
+  context.n_threads = session.placement().n_threads;
+  context.n_batch = model.n_batch;
+  return context;
+}
+
+/// --comm's list makes sense for several ranks on GPUs alone.
+void check_comms(const std::vector<std::string>& comms, const Session& session, const Communicator& comm) {
+  if (comms.size() == 1 || (session.gpu() && comm.size() > 1)) return;
+  throw Error(ExitCode::usage,
+              fmt::format("--comm={}: several ways to exchange, but {}", fmt::join(comms, ","),
+                          comm.size() == 1 ? "there is one rank" : "the ranks compute on CPUs"),
+              "the list compares how GPUs exchange: mpirun -np 2 tandem bench --comm peer,nccl,mpi");
+}
+
+void add_bench_options(OptionParser& parser, BenchOptions& bench) {
+  constexpr int kMostTokens = 1 << 24;
+  add_counts(parser, "n-prompt,p", bench.n_prompt, 0, kMostTokens, "prompt lengths; 0: none", "512");
+  add_counts(parser, "n-gen,n", bench.n_gen, 0, kMostTokens, "numbers of tokens to generate; 0: none", "128");
+  add_counts(parser, "n-depth,d", bench.depths, 0, kMostTokens, "tokens already in the cache", "0");
+  add_counts(parser, "parallel,np", bench.n_parallel, 1, kMostParallel,
+             "sequences at once: each has a prompt, behind which it generates", "1");
+  parser.add_integer("repetitions,r", bench.repetitions, 1, 10000, "repetitions of each test");
+  parser.add_flag("breakdown", bench.breakdown,
+                  "tell the exchange's share: CPUs clock it, GPUs run every test again without it");
+  parser.add_text("baseline", bench.baseline, "FILE",
+                  "compare with a one-rank run's -o json: speedup and efficiency");
+  parser.add_choice("output,o", bench.output, {"md", "csv", "json"}, "the table's form");
+}
+
+std::string table(const BenchContext& context, const std::vector<BenchTest>& tests, const std::string& form) {
+  nlohmann::ordered_json rows = nlohmann::ordered_json::array();
+  for (const BenchTest& test : tests) rows.push_back(bench_record(context, test));
+  return form == "json"  ? rows.dump(2) + "\n"
+         : form == "csv" ? bench_csv(rows)
+         : rows.empty()  ? ""
+                         : bench_markdown(rows);
 }
 
 }  // namespace
 
 int bench_command(Job& job, const Arguments& arguments) {
   OptionParser parser("bench", "Measure prompt and generation speed",
-                      "As llama-bench: every test is run once to warm up and -r times for the mean.");
+                      "As llama-bench: every test is run once to warm up and -r times for the mean. MB/token "
+                      "are the weights that all ranks read for a token; % of sweep is how fast, beside what "
+                      "they reach by only reading.");
   ModelOptions model;
   BenchOptions bench;
-  add_model_options(parser, model);
-  add_counts(parser, "n-prompt,p", bench.n_prompt, "prompt lengths; 0: none", "512");
-  add_counts(parser, "n-gen,n", bench.n_gen, "numbers of tokens to generate; 0: none", "128");
-  add_counts(parser, "n-depth,d", bench.depths, "tokens already in the cache", "0");
-  parser.add_integer("repetitions,r", bench.repetitions, 1, 10000, "repetitions of each test");
-  parser.add_choice("output,o", bench.output, {"md", "csv", "json"}, "the table's form");
+  add_model_options(parser, model, true);
+  add_bench_options(parser, bench);
   if (!parser.parse(arguments)) return 0;
   require_model(parser, model);
-  std::vector<BenchTest> tests;
-  int longest = 0;
-  for (const int depth : bench.depths) {
-    for (const int n : bench.n_prompt) {
-      if (n > 0) tests.push_back({n, 0, depth, {}});
-    }
-    for (const int n : bench.n_gen) {
-      if (n > 0) tests.push_back({0, n, depth, {}});
-    }
-  }
-  for (const BenchTest& test : tests) longest = std::max(longest, test.depth + test.n_tokens() + 1);
+  const std::vector<std::string> comms = comm_list(model.comm);
+  std::vector<BenchTest> tests = list_tests(bench, comms.size());
 
   Communicator& communicator = job.start();
   note_phase("load");
   LoadBar bar(model.progress, communicator.rank());
-  SessionOptions options = session_options(model);
-  options.context_tokens = longest;
-  options.share_prefixes = false;  // every repetition computes its prompt
-  options.wants_tokenizer = false;
+  SessionOptions options = bench_session_options(model, bench, tests);
   options.on_progress = bar.callback();
   Session session(options, communicator);
   bar.finish();
   report_load(session, communicator);
-  if (communicator.rank() != 0) return session.engine().follow();
+  check_comms(comms, session, communicator);
+  std::optional<Baseline> baseline;
+  if (!bench.baseline.empty() && communicator.rank() == 0)
+    baseline.emplace(bench.baseline, session.file().total_bytes());
+  const Roofline roofline = measure_roofline(session, communicator, bench.n_parallel);
+  const EnergyMeter meter(communicator, session.gpu());
+  if (const int code = BenchRun(session, communicator, bench, meter).run(tests); code != 0) return code;
+  if (communicator.rank() != 0) return 0;
 
-  int code = 0;
+  BenchContext context = make_context(session, communicator, model, meter);
+  context.roofline = roofline;
+  context.baseline = std::move(baseline);
   for (BenchTest& test : tests) {
-    for (int r = 0; r <= bench.repetitions && code == 0; ++r) {
-      if (!repeat_once(session.engine(), test, session.config().n_vocab, r > 0))
-        code = 128 + pending_signal();
-    }
+    if (session.gpu()) test.comm_name = session.comm_names().at(test.comm);
   }
-  session.engine().shutdown(code);
-  if (code != 0) return code;
-  const int n_threads = session.placement().n_threads;
-  if (bench.output == "md") {
-    print_result(markdown(session, tests, communicator.size(), n_threads));
-    return 0;
-  }
-  nlohmann::ordered_json rows = nlohmann::ordered_json::array();
-  for (const BenchTest& test : tests)
-    rows.push_back(record(session, test, communicator.size(), n_threads, model.n_batch));
-  print_result(bench.output == "json" ? rows.dump(2) + "\n" : csv(rows));
+  print_result(table(context, tests, bench.output));
   return 0;
 }
 

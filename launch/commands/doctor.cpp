@@ -62,7 +62,12 @@ json examine(Communicator& comm) {
   found["mpi"] = {{"library", mpi_library_version()}, {"cuda_aware", aware ? json(*aware) : json(nullptr)}};
   found["ranks"] = gather(comm, examine_rank(comm, on_gpus));
   if (comm.size() > 1) found["exchange"] = measure_host_exchange(comm);
-  if (on_gpus) found["gpu_exchange"] = comm.size() > 1 ? probe_gpu_exchange(comm) : json::object();
+  if (on_gpus && comm.size() > 1) {
+    const json& mine = found["ranks"][static_cast<size_t>(comm.rank())];
+    found["gpu_exchange"] = probe_gpu_exchange(comm, mine.at("gpu").at("shared"));
+  } else if (on_gpus) {
+    found["gpu_exchange"] = json::object();
+  }
   return found;
 }
 

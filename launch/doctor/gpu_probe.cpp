@@ -1,5 +1,7 @@
 #include "launch/doctor/gpu_probe.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <functional>
@@ -10,10 +12,13 @@
 #include "comm/cuda/host_collective.h"
 #include "comm/cuda/nccl_collective.h"
 #include "comm/cuda/peer_memory.h"
+#include "launch/doctor/fused_exchange.h"
 #include "launch/doctor/matrix_speed.h"
 #include "launch/doctor/nvml.h"
 #include "launch/doctor/read_sweep.h"
+#include "ops/core/error.h"
 #include "ops/cuda/memory.h"
+#include "ops/cuda/peer_windows.h"
 
 namespace tandem {
 namespace {
@@ -26,6 +31,7 @@ using cuda::Stream;
 constexpr std::array<size_t, 4> kReadMiB = {16, 64, 256, 1024};
 constexpr size_t kCopyBytes = size_t{64} << 20;
 constexpr int kCopies = 10;
+constexpr int64_t kFusedCols = 8192;
 constexpr std::array<size_t, 9> kReduceBytes = {size_t{4} << 10,  size_t{8} << 10,  size_t{16} << 10,
                                                 size_t{32} << 10, size_t{64} << 10, size_t{256} << 10,
                                                 size_t{1} << 20,  size_t{4} << 20,  size_t{16} << 20};
@@ -123,14 +129,31 @@ nlohmann::json measure_peer_writes(Communicator& comm, const cuda::PeerMemory& m
   return rows;
 }
 
-nlohmann::json measure_all_reduces(Communicator& comm) {
+/// Columns of the rows that n_bytes of floats are taken as: one row, or several of 8192.
+int64_t fused_cols(size_t n_bytes) {
+  const auto n = static_cast<int64_t>(n_bytes / sizeof(float));
+  return std::min(n, kFusedCols);
+}
+
+/// The exchange that decoding uses, as one kernel with residual, norm and quantisation.
+double measure_fused_us(Communicator& comm, const cuda::PeerMemory& memory, cuda::ExchangeCounter& counter,
+                        size_t n_bytes) {
+  const int64_t n_cols = fused_cols(n_bytes);
+  const int64_t n_tokens = static_cast<int64_t>(n_bytes / sizeof(float)) / n_cols;
+  return cuda::FusedExchange(comm, memory, counter, n_cols, n_tokens, true).median_us(9);
+}
+
+/// `memory`: where the GPUs reach each other, else null.
+nlohmann::json measure_all_reduces(Communicator& comm, const cuda::PeerMemory* memory) {
   std::string why_no_nccl;
   const auto nccl = cuda::make_nccl_collective(comm, why_no_nccl);
   const auto mpi = cuda::make_host_collective(comm);
+  cuda::ExchangeCounter counter;
   nlohmann::json rows = nlohmann::json::array();
   for (const size_t n_bytes : kReduceBytes) {
     const int n_repeats = n_bytes >= (size_t{1} << 20) ? 20 : 200;
-    nlohmann::json row = {{"bytes", n_bytes}, {"nccl_us", nullptr}};
+    nlohmann::json row = {{"bytes", n_bytes}, {"peer_fused_us", nullptr}, {"nccl_us", nullptr}};
+    if (memory != nullptr) row["peer_fused_us"] = measure_fused_us(comm, *memory, counter, n_bytes);
     if (nccl) row["nccl_us"] = cuda::measure_all_reduce_us(*nccl, comm, n_bytes, n_repeats);
     row["mpi_us"] = cuda::measure_all_reduce_us(*mpi, comm, n_bytes, n_repeats);
     rows.push_back(std::move(row));
@@ -174,15 +197,34 @@ nlohmann::json probe_gpu(Communicator& comm, const GpuInfo& gpu) {
   return facts;
 }
 
-nlohmann::json probe_gpu_exchange(Communicator& comm) {
+double measure_gpu_read_gbps(Communicator& comm, const GpuInfo& gpu) {
+  size_t free_bytes = 0;
+  size_t total_bytes = 0;
+  check(cudaMemGetInfo(&free_bytes, &total_bytes));
+  const nlohmann::json rows = measure_reads(comm, gpu, free_bytes);
+  if (rows.empty()) {
+    throw Error(
+        ExitCode::unavailable,
+        fmt::format("{} MiB of GPU memory are free: too little to measure its speed", free_bytes >> 20),
+        "use a smaller --mem-fraction or less depth");
+  }
+  return rows.back().at("gbps");
+}
+
+nlohmann::json probe_gpu_exchange(Communicator& comm, bool shared) {
   std::string why_not;
   nlohmann::json peer;
-  if (const auto memory = cuda::PeerMemory::make(comm, kCopyBytes, why_not)) {
+  const size_t window_bytes =
+      std::max(kCopyBytes, static_cast<size_t>(cuda::exchange_window_bytes(comm.size(), kFusedCols)));
+  const auto memory = cuda::PeerMemory::make(comm, window_bytes, why_not);
+  if (memory) {
     peer = {{"works", true}, {"gbps", measure_peer_writes(comm, *memory)}};
   } else {
     peer = {{"works", false}, {"why_not", why_not}};
   }
-  return {{"peer", std::move(peer)}, {"all_reduce", measure_all_reduces(comm)}};
+  const bool can_wait = comm.all_agree(!shared);
+  return {{"peer", std::move(peer)},
+          {"all_reduce", measure_all_reduces(comm, can_wait ? memory.get() : nullptr)}};
 }
 
 }  // namespace tandem

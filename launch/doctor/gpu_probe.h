@@ -13,8 +13,14 @@ namespace tandem {
 /// and gpu_to_host GB/s. All ranks at once; collective.
 nlohmann::json probe_gpu(Communicator& comm, const GpuInfo& gpu);
 
-/// All ranks' GPUs together: {peer: {works, why_not, gbps[from][to]}, all_reduce: [{bytes, nccl_us,
-/// mpi_us}]}, whole on every rank. Collective.
-nlohmann::json probe_gpu_exchange(Communicator& comm);
+/// How fast this rank's GPU reads its memory, in GB/s, over up to 1 GiB of what is free. All ranks at once;
+/// collective.
+double measure_gpu_read_gbps(Communicator& comm, const GpuInfo& gpu);
+
+/// All ranks' GPUs together: {peer: {works, why_not, gbps[from][to]}, all_reduce: {sizes: [{bytes,
+/// peer_fused_us, nccl_us, mpi_us}], why_no_nccl}}, whole on every rank. peer_fused_us includes residual,
+/// norm and quantisation, in a graph of such kernels; the others are the sum alone. Collective. `shared`:
+/// this rank's GPU is another's too; then kernels can't wait for each other, and peer_fused_us is null.
+nlohmann::json probe_gpu_exchange(Communicator& comm, bool shared);
 
 }  // namespace tandem

@@ -11,7 +11,12 @@ nlohmann::json probe_gpu(Communicator&, const GpuInfo&) {
   return {};
 }
 
-nlohmann::json probe_gpu_exchange(Communicator&) {
+double measure_gpu_read_gbps(Communicator&, const GpuInfo&) {
+  require(false, "a GPU is measured in a build without CUDA");
+  return 0;
+}
+
+nlohmann::json probe_gpu_exchange(Communicator&, bool) {
   require(false, "GPUs are measured in a build without CUDA");
   return {};
 }

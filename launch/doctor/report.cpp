@@ -80,12 +80,15 @@ std::string gpu_exchange_text(const json& exchange) {
   } else {
     out += fmt::format("\nGPU to GPU: not directly ({})\n", peer.at("why_not").get<std::string>());
   }
-  out += "\nall-reduce on GPUs, us\n     size      nccl       mpi\n";
+  const auto us = [](const json& value) {
+    return value.is_null() ? "-" : fmt::format("{:.1f}", value.get<double>());
+  };
+  out +=
+      "\nall-reduce on GPUs, us (peer: with residual, norm and quantisation in the same kernel)\n"
+      "     size      peer      nccl       mpi\n";
   for (const json& row : exchange.at("all_reduce").at("sizes")) {
-    const json& nccl = row.at("nccl_us");
-    out += fmt::format("{:>9} {:>9} {:>9.1f}\n", size_text(row.at("bytes")),
-                       nccl.is_null() ? "-" : fmt::format("{:.1f}", nccl.get<double>()),
-                       row.at("mpi_us").get<double>());
+    out += fmt::format("{:>9} {:>9} {:>9} {:>9}\n", size_text(row.at("bytes")), us(row.at("peer_fused_us")),
+                       us(row.at("nccl_us")), us(row.at("mpi_us")));
   }
   return out;
 }

@@ -140,7 +140,12 @@ bool direct(const Attention& what, int64_t n_tokens, AttentionArgs& args) {
   const int64_t n_cols = int64_t{args.groups.n_heads} * args.cache.head_dim;
   require(out.cols().size() == n_cols && out.max_tokens() >= n_tokens, "attention: shape of the output",
           out.cols().size(), n_cols, out.max_tokens());
-  if (args.cache.head_dim % 32 != 0 || out.form() == ActForm::f16) return true;
+  if (args.cache.head_dim % 32 != 0) return true;
+  if (out.form() == ActForm::f16) {  // in the queries' place, which nobody reads any more when a head is finished
+    require(what.q_stride == n_cols, "attention: queries' stride", what.q_stride);
+    args.rows = what.q;
+    return true;
+  }
   require(out.cols().begin % 32 == 0, "attention: first column of the output", out.cols().begin);
   args.out = out.data();
   args.out_token_bytes = out.token_bytes();

@@ -99,7 +99,7 @@ void rope_append(const Attention& what, int64_t n_tokens, bool early, cudaStream
 void attend(const Attention& what, int64_t n_tokens, bool early, cudaStream_t stream);
 
 /// rope_append() and attend() in one launch, for steps in which no two tokens are of one sequence. q stays
-/// as it is.
+/// as it is, unless the output is in form f16.
 void append_attend(const Attention& what, int64_t n_tokens, bool early, cudaStream_t stream);
 
 }  // namespace tandem::cuda

@@ -47,7 +47,7 @@ struct ScratchLayout {
     partial_sums = behind(0, n_partials * shape.head_dim * 4);
     tickets = behind(partial_sums, n_partials * 8);
     rows = behind(tickets, n_split * shape.n_kv_heads * 4);
-    end = behind(rows, shape.max_tokens * n_heads * shape.head_dim * 4);
+    end = behind(rows, shape.head_dim % 32 == 0 ? 0 : shape.max_tokens * n_heads * shape.head_dim * 4);
   }
 };
 

@@ -49,8 +49,10 @@ void CudaBackend::allocate(const BackendShape& shape) {
   many_.emplace(n, std::min<int64_t>(n, 256), shape.n_pages, ropes_);
   cache_.emplace(shape.n_layers, static_cast<int32_t>(shape.n_kv_heads), static_cast<int32_t>(shape.head_dim),
                  cache_type_of(shape.cache_type), shape.n_pages);
-  scratch_.emplace(attention_shape(shape_));
-  products_.emplace(most_product_elements(shape_));
+  AttentionShape attention = attention_shape(shape_);
+  attention.fixed_cuts = options_.deterministic;
+  scratch_.emplace(attention);
+  products_.emplace(most_product_elements(shape_), options_.deterministic);
   check(cudaDeviceSynchronize());  // vectors and tables are copied by another stream
 }
 
@@ -66,17 +68,21 @@ void CudaBackend::run_step(const StepBatch& batch, const std::function<void()>& 
   n_tokens_ = static_cast<int64_t>(batch.tokens.size());
   one_each_ = batch.sequences.size() == batch.tokens.size();
   // Many tokens of experts are counted by the host, in the middle of the step.
-  const bool counts_experts = shape_.n_experts_used > 0 && n_tokens_ > kMaxGemvTokens;
+  const bool counts_experts =
+      shape_.n_experts_used > 0 && (n_tokens_ > kMaxGemvTokens || options_.deterministic);
   const bool recorded = options_.graphs && one_each_ && few_->holds(batch) && !counts_experts &&
                         (collective_ == nullptr || collective_->capturable());
   step_ = recorded ? &*few_ : &*many_;
   step_->upload(batch, next_number_, stream_.get());
-  parts_.clear();
-  for (const StepSequence& sequence : batch.sequences)
+  parts_.clear();  // which, when it is empty, sends each token by the road of single ones
+  for (const StepSequence& sequence : batch.sequences) {
+    if (options_.deterministic) break;
     parts_.push_back({static_cast<int32_t>(sequence.n_tokens), sequence.first_position});
+  }
   n_exchanges_ = 0;
   if (recorded) {
-    n_exchanges_ = recordings_[n_tokens_].run(stream_, [&] {
+    const int variant = collective_ ? collective_->variant() : 0;
+    n_exchanges_ = recordings_[{variant, n_tokens_}].run(stream_, [&] {
       n_exchanges_ = 0;
       verbs();
       return n_exchanges_;

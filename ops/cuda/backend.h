@@ -14,6 +14,7 @@ struct CudaBackendOptions {
   int device = 0;
   int rank = 0;
   bool graphs = true;          ///< record steps of few tokens
+  bool deterministic = false;  ///< a sequence's bits don't depend on the step's other tokens; slower
   double mem_fraction = 0.95;  ///< of the device's memory that may be used
   bool early = true;           ///< programmatic dependent launch where the GPU has it
 };

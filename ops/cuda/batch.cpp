@@ -12,8 +12,8 @@ namespace tandem::cuda {
 namespace {
 
 constexpr int kThreads = 32 * kBatchWarps;
-constexpr int kBlocks = 3;             ///< a multiprocessor, at most (batch_kernel.cuh)
-constexpr int kSmallSplitTiles = 4;    ///< token tiles from which on two blocks fit
+constexpr int kMostTiles = 16;         ///< of a block (batch_kernel.cuh)
+constexpr int kMostBlocks = 4;         ///< a multiprocessor
 constexpr int64_t kLeastSegments = 4;  ///< that a block works on, where there are so many
 
 FormatKernels kernels_of(TensorType type) {
@@ -55,12 +55,11 @@ void launch_type(TensorType type, std::span<const GemvOperand> parts, const Cuda
     to.out_stride = part.out_stride;
     to.n_rows = static_cast<int32_t>(weight.n_rows());
     to.n_tiles = static_cast<int32_t>(ceil_div(weight.n_rows(), kTileRows));
-    to.n_groups = static_cast<int32_t>(ceil_div(to.n_tiles, pair ? kBatchTiles / 2 : kBatchTiles));
+    to.n_groups = static_cast<int32_t>(ceil_div(to.n_tiles, pair ? kernel.tiles / 2 : kernel.tiles));
     if (!pair || args.n_parts == 1) n_groups += to.n_groups;
   }
   // As many blocks as run at once share the work, where a block keeps enough of it.
-  const int64_t slots =
-      int64_t{scratch.n_multiprocessors()} * (kernel.tokens >= 8 * kSmallSplitTiles ? kBlocks - 1 : kBlocks);
+  const int64_t slots = int64_t{scratch.n_multiprocessors()} * kernel.blocks;
   const int64_t most = std::max<int64_t>(1, args.n_segments / kLeastSegments);
   args.n_splits = static_cast<int32_t>(std::clamp<int64_t>(slots / n_groups, 1, most));
   args.partials = scratch.partials();
@@ -79,16 +78,16 @@ bool has_batch_kernel(TensorType type) {
 
 size_t BatchScratch::bytes_on(int n_multiprocessors) {
   // A block's sums for kMaxBatchTokens, of as many blocks as run at once, and a ticket each.
-  return static_cast<size_t>(n_multiprocessors) * kBlocks *
-         (kBatchTiles * kTileRows * kMaxBatchTokens * sizeof(float) + sizeof(uint32_t));
+  return static_cast<size_t>(n_multiprocessors) * kMostBlocks *
+         (kMostTiles * kTileRows * kMaxBatchTokens * sizeof(float) + sizeof(uint32_t));
 }
 
 BatchScratch::BatchScratch() {
   int device = 0;
   check(cudaGetDevice(&device));
   check(cudaDeviceGetAttribute(&n_multiprocessors_, cudaDevAttrMultiProcessorCount, device));
-  const auto n_blocks = static_cast<size_t>(n_multiprocessors_) * kBlocks;
-  partials_ = DeviceBuffer<float>(n_blocks * kBatchTiles * kTileRows * kMaxBatchTokens);
+  const auto n_blocks = static_cast<size_t>(n_multiprocessors_) * kMostBlocks;
+  partials_ = DeviceBuffer<float>(n_blocks * kMostTiles * kTileRows * kMaxBatchTokens);
   tickets_ = DeviceBuffer<uint32_t>(n_blocks);
   check(cudaMemset(tickets_.data(), 0, tickets_.bytes()));
   check(cudaStreamSynchronize(nullptr));  // streams of ours don't wait for it

@@ -9,8 +9,6 @@
 namespace tandem::cuda {
 
 inline constexpr int kBatchWarps = 4;
-inline constexpr int kWarpTiles = 4;  ///< tiles of 8 rows that a warp does at once
-inline constexpr int kBatchTiles = kBatchWarps * kWarpTiles;
 
 struct BatchPart {
   const std::byte* tiles = nullptr;  ///< (n_tiles, n_segments, unit bytes)
@@ -19,7 +17,7 @@ struct BatchPart {
   int64_t out_stride = 0;
   int32_t n_rows = 0;
   int32_t n_tiles = 0;
-  int32_t n_groups = 0;  ///< of kBatchTiles tiles, a block each; gate and up share a block: of half as many
+  int32_t n_groups = 0;  ///< a block's tiles each; gate and up share a block: half as many of each
 };
 
 struct BatchArgs {

@@ -1,14 +1,17 @@
-// y = W x for up to 64 tokens by tensor cores, straight from tiles: each weight byte is read once, made a
-// half once and used for all tokens. Instantiated a format and number of tokens (format_impl.cuh).
+// y = W x for up to 64 tokens by tensor cores, straight from tiles: each weight byte is read once, made a half
+// once and used for all tokens. Instantiated a format and number of tokens (format_impl.cuh).
 //
-// Thread map: blockIdx.x is a group of 16 tiles (128 rows; of gate·up 64 rows of both), blockIdx.y its share
-// of the segments. A warp has four tiles, that is two m16 operands: lane l of a tile holds row l / 4 and the
-// columns 64 (l % 4) … of a unit, and an m16n8k16 wants row l / 4 and four columns of lane l, any four, if
-// the other operand has the same. So weights go from memory to registers to the tensor core, and no lane
-// needs another's. The tokens' halves of a segment go through shared memory by cp.async, one segment ahead,
-// as do the weights in registers. Where segments are shared out, the block that ends last adds the sums in
-// order: the bits depend on the shape and on how many tokens the instance is for, not on timing. Bytes: each
-// weight byte once; the tokens' halves once a group, from the L2.
+// Thread map: blockIdx.x is a group of tiles (for up to 16 tokens 8 of them, else 16; of gate·up half as many of
+// each), blockIdx.y its share of the segments. A warp has two or four tiles, that is one or two m16 operands: lane l
+// of a tile holds row l / 4 and the columns 64 (l % 4) … of a unit, and an m16n8k16 wants row l / 4 and four columns
+// of lane l, any four, if the other operand has the same. So weights go from memory to registers to the tensor core,
+// and no lane needs another's.
+// Up to 16 tokens (few_kernel) each warp runs by itself: weights two segments ahead in registers, the tokens' halves
+// from the L1, where the block's warps find what the first of them brought. More tokens (batch_kernel) go through
+// shared memory by cp.async, as their halves are read many times.
+// Where segments are shared out, the block that ends last adds the sums in order: the bits depend on the shape and on
+// how many tokens the instance is for, not on timing.
+// Bytes: each weight byte once; the tokens' halves once a group, from the L2.
 #pragma once
 
 #include "ops/cuda/batch_args.h"
@@ -40,88 +43,78 @@ __device__ inline void await_copies() {
 #endif
 }
 
-/// Where a warp's tiles are: gate's and up's in turns, or four in a row.
+/// Where a warp's kTiles tiles are: one half gate's and one half up's, or all in a row.
+template <int kTiles>
 struct BatchPlace {
-  int part = 0;   ///< of the first two tiles
-  int other = 0;  ///< of the last two
-  int tile = 0;
+  int part = 0;   ///< of the first half
+  int other = 0;  ///< of the second
+  int tile = 0;   ///< number of the first half's first
   int second = 0;
 
   __device__ BatchPlace(const BatchArgs& args, int warp) {
     int group = static_cast<int>(blockIdx.x);
     if (args.epilogue != Epilogue::none) {
       other = 1;
-      tile = second = group * (kBatchTiles / 2) + warp * (kWarpTiles / 2);
+      tile = second = (group * kBatchWarps + warp) * (kTiles / 2);
       return;
     }
     while (part + 1 < args.n_parts && group >= args.parts[part].n_groups)
       group -= args.parts[part++].n_groups;
     other = part;
-    tile = group * kBatchTiles + warp * kWarpTiles;
-    second = tile + kWarpTiles / 2;
+    tile = (group * kBatchWarps + warp) * kTiles;
+    second = tile + kTiles / 2;
   }
-  /// First tile's number of the pair i.
-  __device__ int pair_tile(int i) const { return i == 0 ? tile : second; }
-  __device__ int pair_part(int i) const { return i == 0 ? part : other; }
+  /// Of the warp's tile r.
+  __device__ int part_of(int r) const { return r < kTiles / 2 ? part : other; }
+  __device__ int number_of(int r) const { return r < kTiles / 2 ? tile + r : second + r - kTiles / 2; }
 };
 
-/// A warp's four units of a segment, on their way from memory.
-template <QuantFormat F>
-struct BatchWeights {
-  Lane<F> lanes[kWarpTiles];
-  const std::byte* units[kWarpTiles];  ///< of segment 0
+/// Where a warp's units of segment 0 are.
+template <class F, int kTiles>
+struct BatchUnits {
+  const std::byte* units[kTiles];
 
-  __device__ BatchWeights(const BatchArgs& args, const BatchPlace& place) {
+  __device__ BatchUnits(const BatchArgs& args, const BatchPlace<kTiles>& place) {
 #pragma unroll
-    for (int r = 0; r < kWarpTiles; ++r) {
-      const BatchPart& part = args.parts[place.pair_part(r / 2)];
-      const int tile = min(place.pair_tile(r / 2) + r % 2, part.n_tiles - 1);
+    for (int r = 0; r < kTiles; ++r) {
+      const BatchPart& part = args.parts[place.part_of(r)];
+      const int tile = min(place.number_of(r), part.n_tiles - 1);
       units[r] = part.tiles + static_cast<int64_t>(tile) * args.n_segments * TileLayout<F>::kUnitBytes;
     }
   }
-  __device__ void load(int segment, int lane) {
+  __device__ void load(Lane<F> (&lanes)[kTiles], int segment, int lane) const {
 #pragma unroll
-    for (int r = 0; r < kWarpTiles; ++r)
+    for (int r = 0; r < kTiles; ++r)
       load_lane<F>(lanes[r], units[r] + static_cast<int64_t>(segment) * TileLayout<F>::kUnitBytes, lane);
   }
 };
 
-/// The tokens' halves of a segment to shared memory; those beyond the last are the last's again.
-template <int kTiles>
-__device__ inline void stage_tokens(const BatchArgs& args, int segment, uint32_t to) {
-  constexpr int kPieces = 2 * kSegmentCols / 16;  // of a token
-#pragma unroll
-  for (int i = 0; i < 8 * kTiles * kPieces / (32 * kBatchWarps); ++i) {
-    const int piece = i * 32 * kBatchWarps + static_cast<int>(threadIdx.x);
-    const int token = piece / kPieces;
-    copy_ahead(to + token * kBatchPitch + piece % kPieces * 16,
-               args.x + min(token, args.n_tokens - 1) * args.x_stride +
-                   static_cast<int64_t>(segment) * ActLayout::kF16Bytes + piece % kPieces * 16);
-  }
-  end_of_copies();
-}
+/// A warp's sums: of each m16 operand and eight tokens, rows l / 4 of its two tiles, tokens 2 (l % 4) and + 1.
+template <int kTiles, int kTokenTiles>
+using BatchSums = float[kTiles / 2][kTokenTiles][4];
 
-/// acc += the warp's weights of a segment × the tokens' halves. x: this lane's first ones in shared memory.
-template <QuantFormat F, int kTiles>
-__device__ inline void multiply_segment(const Lane<F> (&lanes)[kWarpTiles], const std::byte* x, int lane,
-                                        float (&acc)[2][kTiles][4]) {
-  const HalfScales<F> scales[kWarpTiles] = {
-      HalfScales<F>(scales_of<F>(lanes[0], lane)), HalfScales<F>(scales_of<F>(lanes[1], lane)),
-      HalfScales<F>(scales_of<F>(lanes[2], lane)), HalfScales<F>(scales_of<F>(lanes[3], lane))};
+/// acc += the warp's weights of a segment × the tokens' halves. halves(j, i): those of token tile j and the columns
+/// 8 i … 8 i + 7 of each quarter that are this lane's.
+template <QuantFormat F, int kTiles, int kTokenTiles, class Halves>
+__device__ inline void multiply_segment(const Lane<F> (&lanes)[kTiles], int lane, const Halves& halves,
+                                        BatchSums<kTiles, kTokenTiles>& acc) {
+  HalfScales<F> scales[kTiles];
+#pragma unroll
+  for (int r = 0; r < kTiles; ++r) scales[r] = HalfScales<F>(scales_of<F>(lanes[r], lane));
 #pragma unroll
   for (int i = 0; i < kLaneCols / 8; ++i) {
-    HalfWord first[kWarpTiles];
-    HalfWord second[kWarpTiles];
+    HalfWord first[kTiles];
+    HalfWord second[kTiles];
 #pragma unroll
-    for (int r = 0; r < kWarpTiles; ++r) {
+    for (int r = 0; r < kTiles; ++r) {
       first[r] = half_word<F>(lanes[r], scales[r], i / 4, 2 * i % 8);
       second[r] = half_word<F>(lanes[r], scales[r], i / 4, 2 * i % 8 + 1);
     }
 #pragma unroll
-    for (int j = 0; j < kTiles; ++j) {
-      const uint4 b = *reinterpret_cast<const uint4*>(x + 8 * j * kBatchPitch + 64 * i);
+    for (int j = 0; j < kTokenTiles; ++j) {
+      const uint4 b = halves(j, i);
 #pragma unroll
-      for (int m = 0; m < 2; ++m) {
+      for (int m = 0; m < kTiles / 2; ++m) {
         mma(acc[m][j], bits_of(first[2 * m].low), bits_of(first[2 * m + 1].low), bits_of(first[2 * m].high),
             bits_of(first[2 * m + 1].high), b.x, b.y);
         mma(acc[m][j], bits_of(second[2 * m].low), bits_of(second[2 * m + 1].low),
@@ -133,16 +126,16 @@ __device__ inline void multiply_segment(const Lane<F> (&lanes)[kWarpTiles], cons
 
 /// Puts the block's sums beside those of the group's other blocks. Returns whether this block came last: then
 /// acc is the sum of all, in order.
-template <int kTiles>
-__device__ inline bool join_splits(const BatchArgs& args, float (&acc)[2][kTiles][4]) {
+template <int kTiles, int kTokenTiles>
+__device__ inline bool join_splits(const BatchArgs& args, BatchSums<kTiles, kTokenTiles>& acc) {
   constexpr int kThreads = 32 * kBatchWarps;
+  constexpr int kSums = 2 * kTiles * kTokenTiles;  // a thread
   __shared__ bool last;
-  const int64_t group_sums = int64_t{args.n_splits} * 8 * kTiles * kThreads;
-  float* sums = args.partials + blockIdx.x * group_sums + threadIdx.x;
-  float* mine = sums + blockIdx.y * (8 * kTiles * kThreads);
+  float* flat = &acc[0][0][0];
+  float* sums = args.partials + blockIdx.x * (int64_t{args.n_splits} * kSums * kThreads) + threadIdx.x;
+  float* mine = sums + blockIdx.y * (kSums * kThreads);
 #pragma unroll
-  for (int e = 0; e < 8 * kTiles; ++e)
-    __stcg(mine + e * kThreads, acc[e / (4 * kTiles)][e / 4 % kTiles][e % 4]);
+  for (int e = 0; e < kSums; ++e) __stcg(mine + e * kThreads, flat[e]);
   __syncthreads();
   if (threadIdx.x == 0) {
     uint32_t before;
@@ -156,97 +149,168 @@ __device__ inline bool join_splits(const BatchArgs& args, float (&acc)[2][kTiles
   __syncthreads();
   if (!last) return false;
 #pragma unroll
-  for (int e = 0; e < 8 * kTiles; ++e) acc[e / (4 * kTiles)][e / 4 % kTiles][e % 4] = 0;
+  for (int e = 0; e < kSums; ++e) flat[e] = 0;
+#pragma unroll 2
   for (int split = 0; split < args.n_splits; ++split) {
 #pragma unroll
-    for (int e = 0; e < 8 * kTiles; ++e) {
-      acc[e / (4 * kTiles)][e / 4 % kTiles][e % 4] += __ldcg(sums + (split * 8 * kTiles + e) * kThreads);
-    }
+    for (int e = 0; e < kSums; ++e) flat[e] += __ldcg(sums + (split * kSums + e) * kThreads);
   }
   return true;
 }
 
-/// Scales the sums and writes the outputs.
-template <int kTiles>
-__device__ inline void store_sums(const BatchArgs& args, const BatchPlace& place, int lane,
-                                  const float (&acc)[2][kTiles][4]) {
+__device__ inline void store_sum(const BatchPart& part, int token, int row, float value) {
+  if (row >= part.n_rows) return;
+  if (part.bias != nullptr) value += part.bias[row];
+  part.out[token * part.out_stride + row] = value;
+}
+
+/// Scales the sums and writes the outputs. Of gate·up the first half of a warp's tiles is gate's, the second up's.
+template <int kTiles, int kTokenTiles>
+__device__ inline void store_sums(const BatchArgs& args, const BatchPlace<kTiles>& place, int lane,
+                                  const BatchSums<kTiles, kTokenTiles>& acc) {
   const bool pair = args.epilogue != Epilogue::none;
 #pragma unroll
-  for (int j = 0; j < kTiles; ++j) {
+  for (int j = 0; j < kTokenTiles; ++j) {
 #pragma unroll
-    for (int c = 0; c < 4; ++c) {
-      const int token = 8 * j + 2 * (lane % kQuad) + c % 2;
+    for (int c = 0; c < 2; ++c) {
+      const int token = 8 * j + 2 * (lane % kQuad) + c;
       if (token >= args.n_tokens) continue;
-      const std::byte* tail =
-          args.x + token * args.x_stride + int64_t{args.n_segments} * ActLayout::kF16Bytes;
+      const std::byte* tail = args.x + token * args.x_stride + int64_t{args.n_segments} * ActLayout::kF16Bytes;
       const float factor = args.power * *reinterpret_cast<const float*>(tail);
+      const auto sum_of = [&](int r) { return acc[r / 2][j][2 * (r % 2) + c] * factor; };
 #pragma unroll
-      for (int m = 0; m < 2; ++m) {
-        const BatchPart& part = args.parts[place.pair_part(m)];
-        const int row = (place.pair_tile(m) + c / 2) * kTileRows + lane / kQuad;
-        if (row >= part.n_rows) continue;
-        float value = acc[m][j][c] * factor;
-        if (pair) {
-          if (m == 1) break;
-          value = activate(args.epilogue, value) * (acc[1][j][c] * factor);
+      for (int r = 0; r < kTiles; ++r) {
+        const BatchPart& part = args.parts[place.part_of(r)];
+        const int row = place.number_of(r) * kTileRows + lane / kQuad;
+        if (!pair) {
+          store_sum(part, token, row, sum_of(r));
+        } else if (r < kTiles / 2) {
+          store_sum(part, token, row, activate(args.epilogue, sum_of(r)) * sum_of(r + kTiles / 2));
         }
-        if (part.bias != nullptr) value += part.bias[row];
-        part.out[token * part.out_stride + row] = value;
       }
     }
   }
 }
 
+/// The segments of this block.
+struct BatchRange {
+  int begin;
+  int end;
+  __device__ explicit BatchRange(const BatchArgs& args)
+      : begin(static_cast<int>(int64_t{args.n_segments} * blockIdx.y / args.n_splits)),
+        end(static_cast<int>(int64_t{args.n_segments} * (blockIdx.y + 1) / args.n_splits)) {}
+};
+
+/// The tokens' halves of a segment to shared memory; those beyond the last are the last's again.
+template <int kTokenTiles>
+__device__ inline void stage_tokens(const BatchArgs& args, int segment, uint32_t to) {
+  constexpr int kPieces = 2 * kSegmentCols / 16;  // of a token
+#pragma unroll
+  for (int i = 0; i < 8 * kTokenTiles * kPieces / (32 * kBatchWarps); ++i) {
+    const int piece = i * 32 * kBatchWarps + static_cast<int>(threadIdx.x);
+    const int token = piece / kPieces;
+    copy_ahead(to + token * kBatchPitch + piece % kPieces * 16,
+               args.x + min(token, args.n_tokens - 1) * args.x_stride +
+                   static_cast<int64_t>(segment) * ActLayout::kF16Bytes + piece % kPieces * 16);
+  }
+}
+
 }  // namespace device
 
-template <QuantFormat F, int kTiles>
-__global__ __launch_bounds__(32 * kBatchWarps,
-                             kTiles == 8 ? 2 : 3) void batch_kernel(const __grid_constant__ BatchArgs args) {
+/// Up to 8 kTokenTiles tokens, each warp by itself.
+template <QuantFormat F, int kTokenTiles>
+__global__ __launch_bounds__(32 * kBatchWarps, 4) void few_kernel(const __grid_constant__ BatchArgs args) {
 #if __CUDA_ARCH__ >= 800
   using namespace device;
-  extern __shared__ uint4 staged[];  // (2, 8 kTiles, kBatchPitch bytes)
-  constexpr int kStageBytes = 8 * kTiles * kBatchPitch;
+  constexpr int kTiles = 2;
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int warp = static_cast<int>(threadIdx.x) / 32;
-  const int split = static_cast<int>(blockIdx.y);
-  const int begin = static_cast<int>(int64_t{args.n_segments} * split / args.n_splits);
-  const int end = static_cast<int>(int64_t{args.n_segments} * (split + 1) / args.n_splits);
-  const BatchPlace place(args, warp);
-  const auto shared = static_cast<uint32_t>(__cvta_generic_to_shared(staged));
-
+  const BatchRange segments(args);
+  const BatchPlace<kTiles> place(args, static_cast<int>(threadIdx.x) / 32);
   let_next_start();
-  BatchWeights<F> weights(args, place);
-  if (begin < end) weights.load(begin, lane);
+  const BatchUnits<F, kTiles> weights(args, place);
+  Lane<F> even[kTiles];
+  Lane<F> odd[kTiles];
+  if (segments.begin < segments.end) weights.load(even, segments.begin, lane);
+  if (segments.begin + 1 < segments.end) weights.load(odd, segments.begin + 1, lane);
   wait_for_inputs();
-  float acc[2][kTiles][4] = {};
-  if (begin < end) stage_tokens<kTiles>(args, begin, shared);
-  for (int segment = begin; segment < end; ++segment) {
-    const int stage = (segment - begin) % 2;
-    Lane<F> lanes[kWarpTiles];
+  const std::byte* tokens[kTokenTiles];
 #pragma unroll
-    for (int r = 0; r < kWarpTiles; ++r) lanes[r] = weights.lanes[r];
-    if (segment + 1 < end) {
-      weights.load(segment + 1, lane);
-      stage_tokens<kTiles>(args, segment + 1, shared + (1 - stage) * kStageBytes);
-      await_copies<1>();
-    } else {
-      await_copies<0>();
-    }
-    __syncthreads();  // everybody's copies are there
-    const std::byte* x = reinterpret_cast<const std::byte*>(staged) + stage * kStageBytes +
-                         lane / kQuad * kBatchPitch + lane % kQuad * 16;
-    multiply_segment<F, kTiles>(lanes, x, lane, acc);
-    __syncthreads();  // the stage may be overwritten
+  for (int j = 0; j < kTokenTiles; ++j)
+    tokens[j] = args.x + min(8 * j + lane / kQuad, args.n_tokens - 1) * args.x_stride + lane % kQuad * 16;
+  BatchSums<kTiles, kTokenTiles> acc = {};
+  const auto multiply = [&](Lane<F>(&lanes)[kTiles], int segment) {
+    multiply_segment<F, kTiles, kTokenTiles>(
+        lanes, lane,
+        [&](int j, int i) {
+          return *reinterpret_cast<const uint4*>(tokens[j] + int64_t{segment} * ActLayout::kF16Bytes + 64 * i);
+        },
+        acc);
+    if (segment + 2 < segments.end) weights.load(lanes, segment + 2, lane);
+  };
+  for (int segment = segments.begin; segment < segments.end; segment += 2) {
+    multiply(even, segment);
+    if (segment + 1 < segments.end) multiply(odd, segment + 1);
   }
-  if (args.n_splits > 1 && !join_splits<kTiles>(args, acc)) return;
-  store_sums<kTiles>(args, place, lane, acc);
+  if (args.n_splits > 1 && !join_splits<kTiles, kTokenTiles>(args, acc)) return;
+  store_sums<kTiles, kTokenTiles>(args, place, lane, acc);
 #endif
 }
 
-template <QuantFormat F, int kTiles>
+/// Up to 8 kTokenTiles tokens, whose halves the block's warps share, three segments at a time in shared memory: one
+/// that is read, and two on their way.
+template <QuantFormat F, int kTokenTiles>
+__global__ __launch_bounds__(32 * kBatchWarps, 2) void batch_kernel(const __grid_constant__ BatchArgs args) {
+#if __CUDA_ARCH__ >= 800
+  using namespace device;
+  constexpr int kTiles = 4;
+  constexpr int kStages = 3;
+  constexpr int kStageBytes = 8 * kTokenTiles * kBatchPitch;
+  extern __shared__ uint4 staged[];  // (kStages, 8 kTokenTiles, kBatchPitch bytes)
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const BatchRange segments(args);
+  const BatchPlace<kTiles> place(args, static_cast<int>(threadIdx.x) / 32);
+  const auto shared = static_cast<uint32_t>(__cvta_generic_to_shared(staged));
+  const auto stage_of = [&](int segment) { return (segment - segments.begin) % kStages * kStageBytes; };
+  const auto stage = [&](int segment) {
+    if (segment < segments.end) stage_tokens<kTokenTiles>(args, segment, shared + stage_of(segment));
+    end_of_copies();
+  };
+
+  let_next_start();
+  const BatchUnits<F, kTiles> weights(args, place);
+  Lane<F> next[kTiles];
+  if (segments.begin < segments.end) weights.load(next, segments.begin, lane);
+  wait_for_inputs();
+  BatchSums<kTiles, kTokenTiles> acc = {};
+  stage(segments.begin);
+  stage(segments.begin + 1);
+  for (int segment = segments.begin; segment < segments.end; ++segment) {
+    Lane<F> lanes[kTiles];
+#pragma unroll
+    for (int r = 0; r < kTiles; ++r) lanes[r] = next[r];
+    if (segment + 1 < segments.end) weights.load(next, segment + 1, lane);
+    await_copies<1>();
+    __syncthreads();  // everybody's copies of this segment are there, and nobody reads the one before any more
+    stage(segment + 2);
+    const std::byte* x = reinterpret_cast<const std::byte*>(staged) + stage_of(segment) +
+                         lane / kQuad * kBatchPitch + lane % kQuad * 16;
+    multiply_segment<F, kTiles, kTokenTiles>(
+        lanes, lane,
+        [&](int j, int i) { return *reinterpret_cast<const uint4*>(x + 8 * j * kBatchPitch + 64 * i); }, acc);
+  }
+  if (args.n_splits > 1 && !join_splits<kTiles, kTokenTiles>(args, acc)) return;
+  store_sums<kTiles, kTokenTiles>(args, place, lane, acc);
+#endif
+}
+
+template <QuantFormat F, int kTokenTiles>
+BatchKernel few_instance() {
+  return {reinterpret_cast<const void*>(few_kernel<F, kTokenTiles>), 8 * kTokenTiles, 2 * kBatchWarps, 4, 0};
+}
+template <QuantFormat F, int kTokenTiles>
 BatchKernel batch_instance() {
-  return {reinterpret_cast<const void*>(batch_kernel<F, kTiles>), 8 * kTiles,
-          2 * 8 * kTiles * device::kBatchPitch};
+  return {reinterpret_cast<const void*>(batch_kernel<F, kTokenTiles>), 8 * kTokenTiles, 4 * kBatchWarps, 2,
+          3 * 8 * kTokenTiles * device::kBatchPitch};
 }
 
 }  // namespace tandem::cuda

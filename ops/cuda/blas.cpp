@@ -1,6 +1,5 @@
 #include "ops/cuda/blas.h"
 
-#if __has_include(<cublasLt.h>)
 #include <array>
 #include <map>
 
@@ -21,10 +20,18 @@ void check_blas(cublasStatus_t status, const char* what) {
 }
 
 /// Everything that choosing a kernel depends on.
-using Key = std::array<int64_t, 6>;  // type, m, n, k, strides
+using Key = std::array<int64_t, 9>;  // type, m, n, k, strides, alignments
+
+/// Bytes that an address is a multiple of, as far as kernels care.
+uint32_t alignment_of(const void* p) {
+  constexpr uintptr_t kMost = 256;
+  const auto address = reinterpret_cast<uintptr_t>(p) | kMost;
+  return static_cast<uint32_t>(address & (~address + 1));
+}
 
 Key key_of(const BlasProduct& p) {
-  return {static_cast<int64_t>(p.type), p.m, p.n, p.k, p.x_stride, p.out_stride};
+  return {static_cast<int64_t>(p.type), p.m, p.n, p.k, p.x_stride, p.out_stride,
+          alignment_of(p.w),            alignment_of(p.x), alignment_of(p.out)};
 }
 
 /// A product's descriptors and the kernel chosen for it. Columns as cuBLAS counts them: out is (m, n) with n
@@ -49,6 +56,12 @@ class Plan {
     check_blas(lt.preference_create(&preference), "a preference");
     lt.preference_set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &kWorkspaceBytes,
                       sizeof kWorkspaceBytes);
+    const std::array alignments = {alignment_of(p.w), alignment_of(p.x), alignment_of(p.out), alignment_of(p.out)};
+    const std::array names = {
+        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
+    for (size_t i = 0; i < names.size(); ++i)
+      lt.preference_set(preference, names[i], &alignments[i], sizeof alignments[i]);
     int n_choices = 0;
     const cublasStatus_t status =
         lt.heuristic(handle, desc_, w_, x_, out_, out_, preference, 1, &choice_, &n_choices);
@@ -116,15 +129,3 @@ std::unique_ptr<Blas> Blas::open(std::string& why_not) {
 }
 
 }  // namespace tandem::cuda
-
-#else
-
-namespace tandem::cuda {
-
-std::unique_ptr<Blas> Blas::open(std::string& why_not) {
-  why_not = "built without cublasLt.h";
-  return nullptr;
-}
-
-}  // namespace tandem::cuda
-#endif

@@ -1,4 +1,3 @@
-#if __has_include(<cublasLt.h>)
 #include "ops/cuda/blas_library.h"
 
 #include <dlfcn.h>
@@ -40,4 +39,3 @@ const BlasLibrary& blas_library() {
 }
 
 }  // namespace tandem::cuda
-#endif

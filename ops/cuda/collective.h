@@ -35,6 +35,9 @@ class DeviceCollective {
   virtual std::span<std::byte* const> windows() const = 0;  // (n_ranks), each window_bytes()
   virtual size_t window_bytes() const = 0;
 
+  /// Changes where the exchange does (another way was chosen): a recorded step holds for one of them only.
+  virtual int variant() const { return 0; }
+
   /// What an exchange has failed of outside the stream (NCCL's asynchronous errors); throws
   /// Error{unavailable}. Not collective. Costs microseconds: ask while waiting, or once a step.
   virtual void check_health() {}

@@ -234,8 +234,8 @@ FormatKernels format_kernels() {
         gemv_instance<F, 1, true, std::conditional_t<(F::kBits == 8), Few, GemvShape<512, 1, 2, 2>>>();
     out.gemv[1][1] = gemv_instance<F, 2, true, Few>();
     out.gemv[1][2] = gemv_instance<F, 4, true, Few>();
-    out.batch[0] = batch_instance<F, 1>();
-    out.batch[1] = batch_instance<F, 2>();
+    out.batch[0] = few_instance<F, 1>();
+    out.batch[1] = few_instance<F, 2>();
     out.batch[2] = batch_instance<F, 4>();
     out.batch[3] = batch_instance<F, 8>();
   }

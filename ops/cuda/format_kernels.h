@@ -59,6 +59,8 @@ struct UnpackArgs {
 struct BatchKernel {
   const void* function = nullptr;  ///< __global__ void(BatchArgs); null for float formats
   int tokens = 0;                  ///< most tokens
+  int tiles = 0;                   ///< of a block
+  int blocks = 0;                  ///< a multiprocessor
   int64_t shared_bytes = 0;
 };
 inline constexpr int kBatchKernels = 4;  ///< for 8, 16, 32 and 64 tokens

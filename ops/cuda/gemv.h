@@ -31,7 +31,7 @@ struct GemvOptions {
   bool accumulate = false;             ///< adds to the outputs instead of overwriting them
   CudaActivations* records = nullptr;  ///< with an epilogue: the outputs go there, quantised, instead of to
                                        ///< `out`; where writes_records() says so
-  uint32_t* not_finite = nullptr;  ///< with records: as CudaActivations::fill; or null
+  uint32_t* not_finite = nullptr;      ///< with records: as CudaActivations::fill; or null
   PeerWindows peers{};  ///< where there are ranks: rows go to their windows (rows 0 … n_tokens - 1 of
                         ///< this rank's slot, of out_stride columns), not to `out`
 };

@@ -23,6 +23,7 @@ struct HalfScales {
   __half2 scale[2][kHalves];
   __half2 min[2][F::kHasMin ? kHalves : 1];
 
+  __device__ HalfScales() {}
   __device__ explicit HalfScales(const LaneScales& from) {
     constexpr float kPower = half_weight_power(F::kType);
 #pragma unroll

@@ -62,9 +62,10 @@ RawRows raw_rows(const GemvOperand& part, const CudaActivations& x, Range tokens
 
 }  // namespace
 
-Products::Products(int64_t most_elements) : capacity_(capacity_for(most_elements)) {
+Products::Products(int64_t most_elements, bool deterministic)
+    : deterministic_(deterministic), capacity_(capacity_for(most_elements)) {
   std::string why_not;
-  blas_ = Blas::open(why_not);
+  if (!deterministic) blas_ = Blas::open(why_not);
   if (blas_) unpacked_ = DeviceBuffer<std::byte>(capacity_);
 }
 
@@ -82,7 +83,7 @@ ActForm Products::form_of(const DeviceMatrix& matrix, int64_t n_tokens) const {
     const bool halves = blas_ && n_tokens > kFloatTokens && unpacked_bytes(type) == 2;
     return halves ? ActForm::f16 : ActForm::f32;
   }
-  if (n_tokens <= kMaxGemvTokens) return matrix.form();
+  if (n_tokens <= kMaxGemvTokens && !deterministic_) return matrix.form();
   if (has_batch_kernel(type)) return ActForm::f16;
   return blas_ && n_tokens > kFewForBlas ? ActForm::f16 : matrix.form();
 }
@@ -92,7 +93,9 @@ void Products::multiply(std::span<const GemvOperand> parts, const CudaActivation
   const bool halves = x.form() == ActForm::f16;
   const bool many_floats = x.form() == ActForm::f32 && blas_ && n_tokens > kFloatTokens && !options.expert;
   if (!halves && !many_floats) {
-    gemv(parts, x, n_tokens, options, stream);
+    GemvOptions own = options;
+    own.fixed = deterministic_;
+    gemv(parts, x, n_tokens, own, stream);
     return;
   }
   const bool batch = std::all_of(parts.begin(), parts.end(), [](const GemvOperand& part) {
@@ -104,6 +107,7 @@ void Products::multiply(std::span<const GemvOperand> parts, const CudaActivation
   }
   require(batch, "products: no kernel for halves");
   GemvOptions some = options;
+  some.fixed = deterministic_;
   for (int64_t t = 0; t < n_tokens; t += kMaxBatchTokens) {
     some.first_token = options.first_token + t;
     batch_product(parts, x, std::min(kMaxBatchTokens, n_tokens - t), some, batch_, stream);

@@ -23,7 +23,8 @@ class Products {
  public:
   /// For the current device. most_elements: rows × columns of what is multiplied with one input; larger
   /// matrices are unpacked in panels.
-  explicit Products(int64_t most_elements);
+  /// `deterministic`: a token's bits don't depend on how many others there are.
+  explicit Products(int64_t most_elements, bool deterministic = false);
 
   /// Device memory that a Products takes, its cuBLASLt workspace included.
   static size_t bytes_of(int64_t most_elements, int n_multiprocessors);
@@ -47,6 +48,7 @@ class Products {
   void multiply_panels(const GemvOperand& part, const CudaActivations& x, Range tokens, cudaStream_t stream);
   bool unpack_all(std::span<const CudaMatrix* const> weights, cudaStream_t stream);
 
+  bool deterministic_;
   size_t capacity_;             ///< bytes of unpacked_
   std::unique_ptr<Blas> blas_;  ///< null: not to be had
   BatchScratch batch_;

@@ -1,5 +1,6 @@
-// What Products (products.h) takes of device memory, its batch kernel's scratch included: plain arithmetic, compiled in
-// every build, for plans. Held against Products::bytes_of() by tests/ops/cuda/test_cuda_memory.cpp.
+// What Products (products.h) takes of device memory, its batch kernel's scratch included: plain arithmetic,
+// compiled in every build, for plans. Held against Products::bytes_of() by
+// tests/ops/cuda/test_cuda_memory.cpp.
 #pragma once
 
 #include <algorithm>

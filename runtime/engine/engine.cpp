@@ -57,6 +57,7 @@ Engine::Engine(Model& model, const EngineOptions& options)
     : communicator_(model.communicator()),
       options_(options),
       executor_(model, options.max_sequences),
+      verifier_(model.communicator(), options.verify_every),
       scheduler_(limits_of(model, options)) {}
 
 RequestId Engine::submit(GenerationRequest request) {
@@ -77,8 +78,14 @@ bool Engine::step() {
       scheduler_.take_logits(plan.step, part, position, logits);
     });
   }
-  for (int i = 0; i < plan.n_collect; ++i) scheduler_.take(executor_.collect());
+  for (int i = 0; i < plan.n_collect; ++i) scheduler_.take(collect());
   return true;
+}
+
+StepResults Engine::collect() {
+  StepResults results = executor_.collect();
+  verifier_.note(results.step, results.tokens);
+  return results;
 }
 
 int Engine::follow() {
@@ -86,8 +93,10 @@ int Engine::follow() {
   while (true) {
     const StepPlan plan = receive_plan(communicator_);
     if (plan.kind == PlanKind::run && !plan.sequences.empty()) executor_.launch(plan);
-    for (int i = 0; i < plan.n_collect; ++i) executor_.collect();
-    if (plan.kind == PlanKind::shutdown) return plan.exit_code;
+    for (int i = 0; i < plan.n_collect; ++i) collect();
+    if (plan.kind != PlanKind::shutdown) continue;
+    verifier_.finish();
+    return plan.exit_code;
   }
 }
 
@@ -97,7 +106,8 @@ void Engine::shutdown(int exit_code) {
   plan.exit_code = exit_code;
   plan.n_collect = static_cast<int32_t>(executor_.n_in_flight());  // nobody leaves while a step runs
   broadcast_plan(communicator_, plan);
-  for (int i = 0; i < plan.n_collect; ++i) executor_.collect();
+  for (int i = 0; i < plan.n_collect; ++i) collect();
+  verifier_.finish();
 }
 
 }  // namespace tandem

@@ -9,6 +9,7 @@
 #include <limits>
 
 #include "runtime/engine/executor.h"
+#include "runtime/engine/rank_verifier.h"
 #include "runtime/engine/request.h"
 #include "runtime/engine/scheduler.h"
 #include "runtime/engine/step_plan.h"
@@ -26,6 +27,7 @@ struct EngineOptions {
   /// cut.
   bool share_prefixes = true;
   int lookahead = -1;  ///< steps planned before the last one's results are known; −1: as the backend can
+  int64_t verify_every = 0;  ///< steps between comparisons of the ranks' tokens; 0: none (--verify-ranks)
 };
 
 class Engine {
@@ -52,11 +54,15 @@ class Engine {
   const EngineOptions& options() const { return options_; }
   SchedulerStats stats() const { return scheduler_.stats(); }
   uint64_t n_steps() const { return executor_.n_launched(); }
+  const RankVerifier& verifier() const { return verifier_; }
 
  private:
+  StepResults collect();
+
   Communicator& communicator_;
   EngineOptions options_;
   Executor executor_;
+  RankVerifier verifier_;
   Scheduler scheduler_;  // rank 0's; the others' stays idle
 };
 

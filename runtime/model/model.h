@@ -31,6 +31,12 @@ class Model {
   Communicator& communicator() { return communicator_; }
   Range vocab() const { return shard_.vocab; }
 
+  /// Bytes of weights, in the backend's layout, that this rank must read at least for a step of `n_tokens`
+  /// tokens that all want logits: every matrix and norm once, of the table the tokens' rows (a rank's share
+  /// of them), of experts those that are chosen. One token chooses n_experts_used of each layer; of several,
+  /// which may agree, the number expected where every choice is equally likely is taken.
+  double bytes_read(int64_t n_tokens) const;
+
   /// Runs `batch` through all layers.
   void forward(const StepBatch& batch);
 

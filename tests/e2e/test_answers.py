@@ -75,6 +75,15 @@ class TinyBits(unittest.TestCase):
         self.assertEqual((one.shape, one.row(1)), ((3, 272), other.row(1)))
         self.assertNotEqual(one.row(2), other.row(2))
 
+    def test_ranks_choose_the_same_tokens(self):
+        arguments = ("run", "-m", golden_model(), "-p", "a b c", "-n", 40, "--ignore-eos", "--seed", 5)
+        for way in (("--verify-ranks", 3), ("--verify-ranks", 1, "--temp", 0)):
+            result = tandem(*arguments, *way, ranks=3)
+            self.assertEqual(result.code, 0, result.err)
+            self.assertRegex(result.err, r"all 3 ranks chose the same 40 tokens in 40 steps")
+        self.assertNotIn("chose the same", tandem(*arguments, ranks=2).err)
+        self.assertIn("in 40 steps", tandem(*arguments, ranks=2, TANDEM_VERIFY_RANKS="7").err)
+
 
 class RealBits(unittest.TestCase):
     """The same with a real model, text, and what is drawn from it."""

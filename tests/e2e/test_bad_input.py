@@ -97,7 +97,10 @@ class Flags(Case):
             ("-n", "many"),
         ):
             self.check(("run", *COMMANDS["run"], flag, value), USAGE, value, ranks=(0,))
-        for flag, value in (("-r", "0"), ("-o", "xml"), ("-p", "1,,2"), ("-n", "-1")):
+        for flag, value in (
+            ("-r", "0"), ("-o", "xml"), ("-p", "1,,2"), ("-n", "-1"), ("-np", "0"), ("-np", "257"),
+            ("--comm", "peer,pigeon"), ("--comm", "peer,nccl"),
+        ):
             self.check(("bench", "-m", MODEL, flag, value), USAGE, value, ranks=(0,))
         for value in ("1,,2", "x", "-1", "1,2,", "99999999999"):
             self.check(("logits", "-m", MODEL, "--tokens", value, "-o", "out.npy"), USAGE, value, ranks=(0,))

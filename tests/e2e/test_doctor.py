@@ -78,6 +78,10 @@ class Gpu(unittest.TestCase):
             self.assertTrue(exchange["peer"]["why_not"])
         for row in exchange["all_reduce"]["sizes"]:
             self.assertGreater(row["mpi_us"], 0)
+            # Ranks that share a GPU run in turns: no exchange of theirs says anything.
+            measured = exchange["peer"]["works"] and not any(rank["gpu"]["shared"] for rank in found["ranks"])
+            self.assertEqual(row["peer_fused_us"] is not None, measured)
+            self.assertGreater(row["peer_fused_us"] or 1, 0.5)
             self.assertEqual(row["nccl_us"] is None, exchange["all_reduce"]["why_no_nccl"] is not None)
 
 

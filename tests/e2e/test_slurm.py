@@ -92,7 +92,7 @@ class Work:
         self.wait_for(lambda: len(self.notes()) >= n, 40, f"{n} ranks")
 
     def wait_for_restart(self, limit_s):
-        self.wait_for(lambda: self.field("Restarts") == "1", limit_s, "the requeue")
+        self.wait_for(lambda: int(self.field("Restarts") or 0) >= 1, limit_s, "the requeue")
 
     def wait_for_end(self, limit_s=60):
         """How the job ended: its state, exit code and number of restarts."""
@@ -298,7 +298,7 @@ class Requeues(Slurm):
 class Tandem(Slurm):
     """The same with tandem itself on a tiny model: the output is, to the byte, that of a run which nobody stopped."""
 
-    N_REQUESTS = 1500
+    N_REQUESTS = 2200
     N_PROMPT = 200
 
     def setUp(self):
@@ -353,7 +353,10 @@ class Tandem(Slurm):
         self.assertEqual(len(expected.splitlines()), self.N_REQUESTS)
         for name, work in works.items():
             with self.subTest(stopped=name):
-                self.assertEqual(work.wait_for_end(120), ("COMPLETED", "0:0", "1"), work.log())
+                state, code, restarts = work.wait_for_end(120)
+                self.assertEqual((state, code), ("COMPLETED", "0:0"), work.log())
+                # A run after the first may meet the limit too, but not where there is none near.
+                self.assertIn(restarts, ("1", "2", "3") if name == "limit" else ("1",))
                 self.assertIn("are done already", work.log())
                 self.assertEqual((work.folder / "out.jsonl").read_bytes(), expected)
                 self.assertFalse((work.folder / "out.jsonl.journal").exists())

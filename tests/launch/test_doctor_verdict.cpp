@@ -66,7 +66,9 @@ json good_job() {
          {{"works", true}, {"gbps", json::array({json::array({0.0, 300.0}), json::array({300.0, 0.0})})}}},
         {"all_reduce",
          {{"why_no_nccl", nullptr},
-          {"sizes", json::array({{{"bytes", 4096}, {"nccl_us", 12.0}, {"mpi_us", 60.0}}})}}}}}};
+          {"sizes",
+           json::array(
+               {{{"bytes", 4096}, {"peer_fused_us", 4.25}, {"nccl_us", 12.0}, {"mpi_us", 60.0}}})}}}}}};
 }
 
 json good_cpu_job() {
@@ -97,6 +99,14 @@ void expect_says(const Finding& finding, const std::string& text, const std::str
 TEST(DoctorVerdict, a_job_in_order) {
   EXPECT_TRUE(conclude(good_job()).empty());
   EXPECT_NE(doctor_text(good_job(), {}).find("in order"), std::string::npos);
+}
+
+TEST(DoctorVerdict, all_reduces_as_a_table) {
+  EXPECT_NE(doctor_text(good_job(), {}).find("     4 KB       4.2      12.0      60.0\n"), std::string::npos)
+      << doctor_text(good_job(), {});
+  json found = good_job();
+  found["gpu_exchange"]["all_reduce"]["sizes"][0]["peer_fused_us"] = nullptr;
+  EXPECT_NE(doctor_text(found, {}).find("     4 KB         -      12.0      60.0\n"), std::string::npos);
 }
 
 TEST(DoctorVerdict, no_gpu) {

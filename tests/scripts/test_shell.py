@@ -25,7 +25,7 @@ class Shell(unittest.TestCase):
                 self.assertEqual((done.returncode, done.stderr), (0, ""))
 
     def test_unknown_flags_are_usage_errors(self):
-        for name in ("quickstart", "test"):
+        for name in ("quickstart", "test", "check_volta"):
             with self.subTest(script=name):
                 done = subprocess.run([ROOT / "scripts" / name, "--nonsense"], capture_output=True, text=True)
                 self.assertEqual(done.returncode, 64)

@@ -2,6 +2,7 @@
 // ends. Each rank takes the device of its place on the node; ranks may share one (NCCL is skipped then).
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstdint>
 #include <vector>
 
@@ -156,6 +157,64 @@ TEST_F(DeviceCollectiveTest, by_nccl) {
   }
   check_sums(*collective, comm_);
   check_chain(*collective, comm_);
+  EXPECT_GT(measure_all_reduce_us(*collective, comm_, 4096, 20), 0);  // in a graph
+}
+
+/// Numbers whose sum's last bits depend on the order of adding.
+std::vector<float> uneven(int rank, int64_t n) {
+  std::vector<float> values(static_cast<size_t>(n));
+  uint64_t state = 977 + static_cast<uint64_t>(rank);
+  for (float& value : values) {
+    state = state * 6364136223846793005U + 1442695040888963407U;
+    value = std::ldexp(static_cast<float>(static_cast<int32_t>(state >> 32)), -20 - rank % 3 * 5);
+  }
+  return values;
+}
+
+std::vector<float> ranked_sum(int n_ranks, int64_t n, bool backwards = false) {
+  std::vector<float> sum(static_cast<size_t>(n), 0.0F);
+  for (int i = 0; i < n_ranks; ++i) {
+    const std::vector<float> part = uneven(backwards ? n_ranks - 1 - i : i, n);
+    for (size_t k = 0; k < sum.size(); ++k) sum[k] += part[k];
+  }
+  return sum;
+}
+
+TEST(UnevenShares, show_the_order_of_adding) {
+  EXPECT_GT(count_wrong(ranked_sum(3, 1000), ranked_sum(3, 1000, true)), 100);
+}
+
+/// By every road that is asked to add in rank order: the bits of adding in rank order.
+void check_ranked(DeviceCollective& collective, Communicator& comm) {
+  constexpr int64_t kColumns = (int64_t{1} << 20) + 77;  // more than one piece
+  const Stream stream;
+  const std::vector<float> mine = uneven(comm.rank(), kColumns);
+  DeviceBuffer<float> data(mine.size());
+  check(cudaMemcpyAsync(data.data(), mine.data(), data.bytes(), cudaMemcpyHostToDevice, stream.get()));
+  collective.all_reduce(data.data(), kColumns, stream.get());
+  std::vector<float> got(mine.size());
+  check(cudaMemcpyAsync(got.data(), data.data(), data.bytes(), cudaMemcpyDeviceToHost, stream.get()));
+  stream.synchronize();
+  EXPECT_EQ(count_wrong(got, ranked_sum(comm.size(), kColumns)), 0) << collective.name();
+}
+
+TEST_F(DeviceCollectiveTest, ranked_sums_have_the_same_bits_by_every_road) {
+  for (const CommKind kind : {CommKind::automatic, CommKind::nccl, CommKind::mpi}) {
+    std::string why_not;
+    if (kind == CommKind::nccl && !make_nccl_collective(comm_, why_not)) continue;
+    if (comm_.size() > 1) {
+      check_ranked(*make_collective(kind, comm_, kWindowBytes, SumOrder::ranked).collective, comm_);
+    }
+  }
+}
+
+TEST_F(DeviceCollectiveTest, by_nccl_gathered) {
+  std::string why_not;
+  const auto collective = make_nccl_collective(comm_, why_not, NcclRoad::gathered);
+  if (!collective) GTEST_SKIP() << why_not;
+  check_sums(*collective, comm_);
+  check_chain(*collective, comm_);
+  check_ranked(*collective, comm_);
   EXPECT_GT(measure_all_reduce_us(*collective, comm_, 4096, 20), 0);  // in a graph
 }
 

@@ -1,0 +1,296 @@
+"""Are the numbers right on GPUs: float32 against the CPU and Hugging Face's logits, real weights against an
+F32 computation, and the same bits by every road where --deterministic asks for them."""
+
+import concurrent.futures
+import dataclasses
+import itertools
+import json
+import sys
+
+import numpy as np
+
+from suite import ALONE, ROOT, SHORT_JOBS, Check, Failed, Skipped
+
+GOLDEN = ROOT / "tests" / "golden" / "hf"
+F32 = ("-ctk", "f32", "-ctv", "f32")
+MOST_KL = 1e-5  # of float32 logits between any two devices
+MOST_RELATIVE = 1e-4  # of float32 logits to the golden ones
+ABOVE_CPU = 1.1  # KL of real weights to F32, in the CPU's
+BETWEEN_PATHS = 1.5  # KL between two paths, in the CPU's to F32
+FAMILIES = ("llama-9-heads-3-kv", "mixtral", "qwen2", "gemma3")
+REAL_MODELS = {
+    "SmolLM2-135M-Instruct.Q4_1.gguf": "prose.smollm2.tokens.json",
+    "gemma-3-270m-q4_k_m.gguf": "prose.gemma3.tokens.json",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """A road through the program."""
+
+    n_gpus: int  # 0: the CPU
+    comm: str = "auto"
+    graphs: str = "on"
+    batch: int = 512
+
+    def __str__(self):
+        if self.n_gpus == 0:
+            return "cpu"
+        comm = "" if self.n_gpus == 1 else f" {self.comm}"
+        return f"{self.n_gpus} gpu{comm} graphs {self.graphs} batch {self.batch}"
+
+    def arguments(self, backend):
+        if self.n_gpus == 0:
+            return ["--backend", "cpu", "-b", "512"]
+        return ["--backend", backend, "--comm", self.comm, "--graphs", self.graphs, "-b", str(self.batch)]
+
+
+def logits(suite, way, model, tokens, *more, limit_s=60.0):
+    """float32 (n_tokens, n_vocab), as the program writes them."""
+    out = suite.scratch / f"{abs(hash((way, model, len(tokens), more)))}.{next(_counter)}.npy"
+    done = suite.tandem(
+        max(1, way.n_gpus),
+        *("logits", "-m", model, "--tokens", ",".join(map(str, tokens)), "-o", out),
+        *way.arguments(suite.backend),
+        *more,
+        limit_s=limit_s,
+    )
+    suite.expect_ok(done, str(way))
+    values = np.load(out)
+    out.unlink()
+    if not np.isfinite(values).all():
+        raise Failed(f"{way}: a logit is not a finite number")
+    return values
+
+
+_counter = itertools.count()
+
+
+def log_probabilities(rows):
+    rows = rows.astype(np.float64)
+    rows -= rows.max(axis=1, keepdims=True)
+    return rows - np.log(np.exp(rows).sum(axis=1, keepdims=True))
+
+
+def all_kl(arrays):
+    """(a, b) → mean over positions of KL(a || b), from logits of the same shape by name."""
+    first = next(iter(arrays.values()))
+    for values in arrays.values():
+        if values.shape != first.shape:
+            raise Failed(f"logits of {values.shape} beside {first.shape}")
+
+    def sums(begin):
+        logs = {name: log_probabilities(values[begin : begin + 64]) for name, values in arrays.items()}
+        chances = {name: np.exp(log) for name, log in logs.items()}
+        return {(a, b): float((chances[a] * (logs[a] - logs[b])).sum()) for a in logs for b in logs if a != b}
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:  # numpy lets other threads run
+        parts = list(pool.map(sums, range(0, len(first), 64)))
+    return {pair: sum(part[pair] for part in parts) / len(first) for pair in parts[0]}
+
+
+def mean_kl(reference, candidate):
+    return all_kl({"reference": reference, "candidate": candidate})["reference", "candidate"]
+
+
+def ways(n_gpus):
+    """Every road of the machine's GPUs."""
+    found = [Way(1, "auto", graphs, batch) for graphs, batch in (("on", 1), ("off", 1), ("on", 512))]
+    if n_gpus >= 2:
+        for comm in ("peer", "nccl", "mpi"):
+            found += [Way(2, comm, "on", 1), Way(2, comm, "off", 1), Way(2, comm, "on", 512)]
+    return found
+
+
+# --- golden logits
+
+
+def golden_checks(suite, everything):
+    known = json.loads((GOLDEN / "tokens.json").read_text())
+
+    def cpu(name):
+        return suite.once(
+            ("golden", name),
+            lambda: logits(suite, Way(0), GOLDEN / f"{name}.gguf", known[name], *F32, "-t", "2"),
+        )
+
+    def check(way, names):
+        relative, kl = 0.0, 0.0
+        for name in names:
+            got = logits(suite, way, GOLDEN / f"{name}.gguf", known[name], *F32)
+            expected = np.load(GOLDEN / f"{name}.npy")
+            relative = max(relative, float(np.abs(got - expected).max() / np.abs(expected).max()))
+            kl = max(kl, mean_kl(cpu(name), got))
+        result = {
+            "models": len(names),
+            "largest_relative_error": f"{relative:.1e}",
+            "largest_kl_to_cpu": f"{kl:.1e}",
+        }
+        if not relative <= MOST_RELATIVE or not kl <= MOST_KL:
+            raise Failed(str(result))
+        return result
+
+    first = {Way(1, "auto", "on", 1), Way(2, "peer", "on", 1), Way(2, "peer", "on", 512)}
+    checks = []
+    for way in ways(len(suite.gpus)):
+        names = list(known) if everything or way in first else list(FAMILIES)
+        checks.append(Check("golden", str(way), lambda way=way, names=names: check(way, names), SHORT_JOBS))
+    return checks
+
+
+# --- the same bits
+
+
+def synthetic(suite):
+    """A small file of the K formats, made here; skipped where the Python lacks what makes it."""
+    path = suite.scratch / "synthetic.gguf"
+    command = [
+        sys.executable,
+        ROOT / "scripts" / "synth_gguf",
+        "--arch",
+        "llama",
+        "--layers",
+        "3",
+        "--heads",
+        "9",
+    ]
+    command += ["--kv-heads", "3", "--type", "mixed", "--seed", "7", "-o", path]
+    done = suite.run(list(map(str, command)), 60)
+    if done.code != 0:
+        raise Skipped(f"no synthetic model: {done.err.strip().splitlines()[-1:]}")
+    return path
+
+
+def deterministic_checks(suite, models):
+    tokens = [1 + (i * 37) % 250 for i in range(24)]
+
+    def all_bits(name, path, n_gpus, batch):
+        found = {}
+        for way in ways(len(suite.gpus)):
+            if way.n_gpus == n_gpus and (way.batch == 1) == (batch == 1):
+                found[way] = logits(suite, way, path, tokens, "--deterministic")
+        first = next(iter(found))
+        for way, values in found.items():
+            n_wrong = differing(found[first], values)
+            if n_wrong:
+                raise Failed(f"{name}: {n_wrong} of {values.size} logits by {way} are not {first}'s")
+        return found[first], len(found)
+
+    def check(name, path):
+        n_ways, by_gpus = 0, {}
+        for n_gpus in (1, 2)[: len(suite.gpus)]:
+            for batch in (1, 512):
+                by_gpus[n_gpus], n = all_bits(name, path(), n_gpus, batch)
+                n_ways += n
+        result = {"ways": n_ways}
+        if len(by_gpus) == 2:  # two roundings: what shows that the comparison can see one
+            result["bits_that_2_gpus_round_otherwise"] = differing(by_gpus[1], by_gpus[2])
+            if suite.backend == "cuda" and result["bits_that_2_gpus_round_otherwise"] == 0:
+                raise Failed("one GPU and two give the same bits: nothing was compared")
+        return result
+
+    paths = {name: lambda name=name: GOLDEN / f"{name}.gguf" for name in ("llama-9-heads-3-kv", "mixtral")}
+    paths["synthetic"] = lambda: suite.once("synthetic", lambda: synthetic(suite))
+    for path in real_models(models):
+        paths[path.stem] = lambda path=path: path
+    return [
+        Check("deterministic", name, lambda name=name, path=path: check(name, path), SHORT_JOBS)
+        for name, path in paths.items()
+    ]
+
+
+def differing(a, b):
+    """How many float32 of two arrays differ in a bit."""
+    if a.shape != b.shape:
+        return max(a.size, b.size)
+    return int((a.view(np.uint32) != b.view(np.uint32)).sum())
+
+
+# --- real weights
+
+
+def real_models(folder):
+    return [folder / name for name in REAL_MODELS if folder is not None and (folder / name).is_file()]
+
+
+def reference(suite, model, tokens_file, n_tokens):
+    """Logits of bench/quality/reference.py, and the tokens."""
+    tokens = json.loads((ROOT / "tests" / "data" / tokens_file).read_text())["segments"][0][:n_tokens]
+    ids, out = suite.scratch / f"{model.stem}.json", suite.scratch / f"{model.stem}.npy"
+    ids.write_text(json.dumps({"segments": [tokens]}))
+    command = [
+        sys.executable,
+        ROOT / "bench" / "quality" / "kl.py",
+        "reference",
+        "-m",
+        model,
+        "--tokens",
+        ids,
+        "-o",
+        out,
+    ]
+    done = suite.run(list(map(str, command)), 240)
+    if "the Python package" in done.err:
+        raise Skipped(done.err.strip())
+    suite.expect_ok(done, "reference")
+    return tokens, np.load(out, mmap_mode="r")
+
+
+def kl_checks(suite, models, n_tokens):
+    def inputs(model):
+        """Tokens, the reference's logits and the CPU's: made while others use the GPUs."""
+
+        def make():
+            n = max(
+                64, n_tokens // (4 if "gemma" in model.name else 1)
+            )  # its vocabulary is five times as large
+            tokens, truth = reference(suite, model, REAL_MODELS[model.name], n)
+            return tokens, truth, logits(suite, Way(0), model, tokens, limit_s=120)
+
+        return suite.once(("kl", model), make)
+
+    def prepare(model):
+        return {"tokens": len(inputs(model)[0])}
+
+    def check(model):
+        tokens, truth, cpu = inputs(model)
+        paths = [Way(1, "auto", "on", 512), Way(1, "auto", "on", 1)]
+        if len(suite.gpus) >= 2:
+            paths += [Way(2, "auto", "on", 512), Way(2, "auto", "on", 1)]
+        found = {"f32": truth, "cpu": cpu}
+        found.update({str(way): logits(suite, way, model, tokens, limit_s=120) for way in paths})
+        kl = all_kl(found)
+        return judged(
+            {b: value for (a, b), value in kl.items() if a == "f32"},
+            {f"{a} | {b}": value for (a, b), value in kl.items() if "f32" not in (a, b)},
+        )
+
+    checks = []
+    for path in real_models(models):
+        checks.append(Check("kl", f"reference of {path.stem}", lambda path=path: prepare(path)))
+        checks.append(Check("kl", path.stem, lambda path=path: check(path), ALONE))
+    if not checks:
+
+        def none():
+            raise Skipped(f"none of {', '.join(REAL_MODELS)} in --models")
+
+        checks.append(Check("kl", "real weights", none))
+    return checks
+
+
+def judged(to_f32, between):
+    """The largest ratios, which must stay within their bounds. Both: path → mean KL."""
+    base = to_f32["cpu"]
+    if not base > 0:
+        raise Failed(f"the CPU's KL is {base}")
+    worst = max((path for path in to_f32 if path != "cpu"), key=to_f32.get)
+    pair = max(between, key=between.get)
+    result = {
+        "kl_of_cpu": f"{base:.2e}",
+        "largest_kl": f"{to_f32[worst]:.2e} = {to_f32[worst] / base:.2f} of the CPU's ({worst})",
+        "largest_kl_between": f"{between[pair]:.2e} = {between[pair] / base:.2f} ({pair})",
+        "all": {path: f"{value:.3e}" for path, value in to_f32.items()},
+    }
+    if not to_f32[worst] <= ABOVE_CPU * base or not between[pair] <= BETWEEN_PATHS * base:
+        raise Failed(str(result))
+    return result
