@@ -22,7 +22,8 @@ FormatKernels kernels_of(TensorType type) {
   return kernels;
 }
 
-const BatchKernel& kernel_for(const FormatKernels& kernels, int64_t n_tokens) {
+const BatchKernel& kernel_for(const FormatKernels& kernels, int64_t n_tokens, bool fixed) {
+  if (fixed) return kernels.batch[kBatchKernels - 1];
   for (const BatchKernel& kernel : kernels.batch) {
     if (n_tokens <= kernel.tokens) return kernel;
   }
@@ -34,7 +35,7 @@ void launch_type(TensorType type, std::span<const GemvOperand> parts, const Cuda
                  int64_t n_tokens, const GemvOptions& options, const BatchScratch& scratch,
                  cudaStream_t stream) {
   const FormatKernels kernels = kernels_of(type);
-  const BatchKernel& kernel = kernel_for(kernels, n_tokens);
+  const BatchKernel& kernel = kernel_for(kernels, n_tokens, options.fixed);
   const bool pair = options.epilogue != Epilogue::none;
   const int64_t token = options.first_token;
   BatchArgs args;

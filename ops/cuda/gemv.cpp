@@ -39,15 +39,16 @@ const Device& current_device() {
 }
 
 /// Index into the kernels for 1, 2 and 4 tokens.
-int variant_of(int64_t n_tokens) {
+int variant_of(int64_t n_tokens, bool fixed) {
+  if (fixed) return 2;
   return n_tokens <= 1 ? 0 : n_tokens <= 2 ? 1 : 2;
 }
 
-GemvKernel kernel_for(TensorType type, bool wide, int64_t n_tokens) {
+GemvKernel kernel_for(TensorType type, bool wide, int64_t n_tokens, bool fixed) {
   GemvKernel kernel;
   with_format(type, [&]<class F>(F) {
     const FormatKernels kernels = format_kernels<F>();
-    kernel = kernels.gemv[wide ? 1 : 0][variant_of(n_tokens)];
+    kernel = kernels.gemv[wide ? 1 : 0][variant_of(n_tokens, fixed)];
   });
   require(kernel.function != nullptr, "no kernel for", type_info(type).name, wide);
   return kernel;
@@ -165,13 +166,13 @@ Gathered gather(std::span<const GemvOperand> parts, TensorType type, const CudaA
 
 /// The kernel for parts of both types at once, `first` and `second` put in its order; none where there is no
 /// such one.
-GemvKernel find_mixed(TensorType& first, TensorType& second, int64_t n_tokens) {
+GemvKernel find_mixed(TensorType& first, TensorType& second, int64_t n_tokens, bool fixed) {
   GemvKernel found;
   for_each_mix([&](const MixedKernels& kernels) {
     const bool same = kernels.first == first && kernels.second == second;
     if (!same && !(kernels.first == second && kernels.second == first)) return;
     if (!same) std::swap(first, second);
-    found = kernels.gemv[variant_of(n_tokens)];
+    found = kernels.gemv[variant_of(n_tokens, fixed)];
   });
   return found;
 }
@@ -186,7 +187,7 @@ void launch_tokens(std::span<const GemvOperand> parts, const CudaActivations& x,
       types.push_back(type);
   }
   if (types.size() == 2 && x.form() == ActForm::q8) {
-    const GemvKernel kernel = find_mixed(types[0], types[1], n_tokens);
+    const GemvKernel kernel = find_mixed(types[0], types[1], n_tokens, options.fixed);
     if (kernel.function != nullptr) {
       const Gathered first = gather(parts, types[0], x, token, n_tokens, options);
       const Gathered second = gather(parts, types[1], x, token, n_tokens, options);
@@ -195,7 +196,7 @@ void launch_tokens(std::span<const GemvOperand> parts, const CudaActivations& x,
     }
   }
   for (const TensorType type : types) {
-    launch_parts(kernel_for(type, x.form() == ActForm::q15, n_tokens),
+    launch_parts(kernel_for(type, x.form() == ActForm::q15, n_tokens, options.fixed),
                  gather(parts, type, x, token, n_tokens, options).args, options.early, stream);
   }
 }
