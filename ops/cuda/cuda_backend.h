@@ -144,10 +144,10 @@ class CudaBackend final : public Backend {
   bool follows_kernel_ = false;  // the stream's last launch was a kernel of ours
   bool sent_ = false;            // this exchange's partial rows are on their way already
   std::map<std::pair<int, int64_t>, Recording> recordings_;  // by the exchange's variant, number of tokens
-  DeviceBuffer<float> residual_;                             // (max_tokens, n_embd)
-  DeviceBuffer<float> partial_;                              // (max_tokens, n_embd)
-  DeviceBuffer<float> q_, k_, v_;                            // (max_tokens, local heads · head_dim)
-  DeviceBuffer<float> gate_, up_;                            // (max_tokens, n_ff)
+  DeviceBuffer<float> residual_;             // (max_tokens, n_embd)
+  DeviceBuffer<float> partial_;              // (max_tokens, n_embd)
+  DeviceBuffer<float> q_, k_, v_;            // (max_tokens, local heads · head_dim)
+  DeviceBuffer<float> gate_, up_;            // (max_tokens, n_ff)
   ActivationSet normed_, attended_, hidden_;
   DeviceBuffer<float> router_logits_;  // (max_tokens, kMaxRouterExperts)
   DeviceBuffer<int32_t> chosen_;       // (max_tokens, n_experts_used)
