@@ -8,6 +8,10 @@ TANDEM=${TANDEM:-tandem}
 say() { printf '%s job %s: %s\n' "$(date +%T)" "${SLURM_JOB_ID:-?}" "$*" >&2; }
 fail() { say "$*"; exit 64; }
 
+# Whether the job was told to stop while there was nothing to hand that on to.
+asked=${asked-0}
+trap 'asked=1' USR1 TERM
+
 # One process a rank at most: tandem deals threads and GPUs itself, from all that the job has on the node.
 srun_options=(--mpi=pmix --kill-on-bad-exit=1 --gpu-bind=none --cpu-bind=none)
 mpirun_options=(--bind-to none)
@@ -29,8 +33,11 @@ stage_model() {
   local base=${TANDEM_STAGE_DIR:-${SLURM_TMPDIR:-${TMPDIR:-/tmp}}/tandem-$SLURM_JOB_ID}
   local begin=$SECONDS
   if [[ -z ${TANDEM_STAGE_DIR-} ]]; then staged=$base; fi
-  if srun --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --kill-on-bad-exit=1 \
-    "$tandem_slurm/stage" "$MODEL" "$base"; then
+  local status=0
+  srun --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --kill-on-bad-exit=1 \
+    "$tandem_slurm/stage" "$MODEL" "$base" || status=$?
+  if ((status == 138)); then asked=1; fi # the step got the warning
+  if ((status == 0)); then
     model=$base/$(basename "$MODEL")
     say "the model is on each node's own disk after $((SECONDS - begin)) s: $model"
   else
@@ -49,6 +56,11 @@ unstage() {
 # Sets `code` to its exit code.
 run_batch() {
   local extra
+  if ((asked)); then
+    say "told to stop before it began"
+    code=75
+    return
+  fi
   journal=$(realpath -m -- "$OUTPUT").journal
   done_before=$(journal_bytes)
   read -ra extra <<<"${TANDEM_ARGS-}"
@@ -100,7 +112,7 @@ await() {
     wait "$1" || again=$?
     if ((again != 127)); then code=$again; fi # 127: was waited for already
   done
-  trap - USR1 TERM
+  trap 'asked=1' USR1 TERM
 }
 
 # finish: ends the job by what `code` says. 75 is "stopped before the end, start me again": the same job is put
@@ -125,6 +137,7 @@ finish() {
       if [[ -n ${SLURM_ARRAY_JOB_ID-} ]]; then id=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID; fi
       if scontrol requeue "$id"; then
         trap '' USR1
+        trap - TERM
         sleep 60 # Slurm ends this shell
       fi
       say "the queue does not take it back: submit it again, it goes on where it stopped"

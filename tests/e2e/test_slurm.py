@@ -285,6 +285,23 @@ class Requeues(Slurm):
         self.assertIn("no line was finished in 2 runs", work.log())
         self.assertFalse(list(work.folder.glob("*.stuck")))
 
+    def test_told_to_stop_while_it_stages(self):
+        slow = self.folder / "sha256sum"
+        slow.write_text("#!/bin/sh\nsleep 3\nexec /usr/bin/sha256sum \"$@\"\n")
+        slow.chmod(0o755)
+        works = {}
+        for name, script in (("shell", "single_node.sbatch"), ("step", "requeue.sbatch")):
+            work = works[name] = Work(self.cluster, self.folder / name)
+            work.submit(script, "--gres=none", PATH=f"{self.folder}:{os.environ['PATH']}")
+        for work, how in zip(works.values(), (["--batch"], []), strict=True):
+            work.wait_for(lambda work=work: list(work.folder.glob("tandem-*/*.part")), 30, "a copy")
+            self.cluster.call("scancel", *how, "--signal=USR1", work.job)
+        for _, work in self.as_they_restart(works, 60):
+            self.assertEqual(work.notes(), [])
+        for work in works.values():
+            self.expect_done(work, n_restarts=1)
+            self.assertIn("before it began", work.log())
+
     def test_no_more_restarts(self):
         work = self.work
         work.set_pace(0.2)
