@@ -18,7 +18,15 @@ size_t stride_for(size_t n_bytes) {
   return (n_bytes + kLineBytes - 1) / kLineBytes * kLineBytes + kLineBytes;
 }
 
+size_t set_bytes_for(size_t needed_bytes) {
+  return std::bit_ceil(std::max(needed_bytes, kSmallestSetBytes));
+}
+
 }  // namespace
+
+size_t SlotExchange::memory_bytes(size_t n_bytes, int n_slots) {
+  return 2 * set_bytes_for(stride_for(n_bytes) * static_cast<size_t>(n_slots));
+}
 
 SlotExchange::SlotExchange(NodeChannel& channel, int rank, std::vector<int> slot_of_rank, Allocate allocate,
                            Fetch fetch)
@@ -45,7 +53,7 @@ std::byte* SlotExchange::contribution(size_t n_bytes) {
   return set_begin() + static_cast<size_t>(slot_of_rank_[static_cast<size_t>(rank_)]) * stride_bytes_;
 }
 
-void SlotExchange::grow(size_t set_bytes) {
+void SlotExchange::grow(size_t needed_bytes) {
   // All ranks pass the same sizes, so all come here in the same call. The old slots stay until everyone's
   // flag of this exchange is seen. If they were only just made (contribution() called twice), nobody has read
   // them.
@@ -54,7 +62,7 @@ void SlotExchange::grow(size_t set_bytes) {
   } else {
     slots_.reset();
   }
-  set_bytes_ = std::bit_ceil(std::max(set_bytes, kSmallestSetBytes));
+  set_bytes_ = set_bytes_for(needed_bytes);
   slots_ = allocate_(2 * set_bytes_);
 }
 

@@ -35,12 +35,15 @@ class SlotExchange {
   /// empty on a single node.
   SlotExchange(NodeChannel& channel, int rank, std::vector<int> slot_of_rank, Allocate allocate, Fetch fetch);
 
+  /// Shared bytes of a node for contributions of n_bytes (the largest so far) in n_slots slots.
+  static size_t memory_bytes(size_t n_bytes, int n_slots);
+
   std::byte* contribution(size_t n_bytes);
   std::span<const std::byte* const> publish();
 
  private:
   std::byte* set_begin() const;
-  void grow(size_t set_bytes);
+  void grow(size_t needed_bytes);
 
   NodeChannel& channel_;
   int rank_;

@@ -35,6 +35,7 @@ int perplexity_command(Job& job, const Arguments& arguments);
 int logits_command(Job& job, const Arguments& arguments);
 int tokenize_command(Job& job, const Arguments& arguments);
 int inspect_command(Job& job, const Arguments& arguments);
+int plan_command(Job& job, const Arguments& arguments);
 int doctor_command(Job& job, const Arguments& arguments);
 int version_command(Job& job, const Arguments& arguments);
 

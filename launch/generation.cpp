@@ -96,6 +96,11 @@ void report_load(Session& session, Communicator& communicator) {
                communicator.size() == 1 ? "" : "s", session.load_seconds());
 }
 
+void report_workspace(Session& session) {
+  const auto n_bytes = static_cast<double>(session.model().backend().workspace_bytes());
+  spdlog::debug("step buffers {:.1f} MiB", n_bytes / 0x1p20);
+}
+
 int Generation::run(std::vector<int32_t> tokens, int64_t n_predict,
                     const std::function<bool(const std::string&)>& on_text, int64_t keep) {
   Engine& engine = session_.engine();

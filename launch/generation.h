@@ -37,6 +37,9 @@ SamplingParams sampling_params(const SamplingOptions& options);
 /// Bytes read, time, memory and placement, as notes (more with -v). Collective.
 void report_load(Session& session, Communicator& communicator);
 
+/// A line of each rank for -v, once it has computed: what its step buffers take.
+void report_workspace(Session& session);
+
 class Generation {
  public:
   Generation(Session& session, SamplingParams sampling, std::vector<std::string> stops, bool ignore_eos)

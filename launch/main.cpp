@@ -23,6 +23,7 @@ constexpr std::array kCommands = {
     Command{"perplexity", "measure how well a model predicts a text", perplexity_command},
     Command{"logits", "write the logits of every token of a text", logits_command},
     Command{"inspect", "show a file's metadata, tensors and shards", inspect_command},
+    Command{"plan", "say what each rank's memory will hold, and whether it fits", plan_command},
     Command{"tokenize", "print a text's token ids", tokenize_command},
     Command{"doctor", "examine what a job runs on, and say what is wrong", doctor_command},
     Command{"version", "print versions and what is built in", version_command},

@@ -18,18 +18,6 @@
 namespace tandem {
 namespace {
 
-/// More ranks than there are units to deal would leave some without any work.
-void check_rank_count(const ModelConfig& config, const Communicator& communicator) {
-  const int64_t most = std::max(config.n_heads, ceil_div(config.n_ff, ffn_unit(config.n_ff)));
-  if (communicator.size() > most) {
-    throw Error(
-        ExitCode::usage,
-        fmt::format("{} ranks are more than this model can be split into ({} heads, {} FFN units)",
-                    communicator.size(), config.n_heads, ceil_div(config.n_ff, ffn_unit(config.n_ff))),
-        fmt::format("start at most {} ranks", most));
-  }
-}
-
 /// Whether the ranks compute on GPUs: all of them or none.
 bool use_gpus(const std::string& backend, Communicator& communicator) {
   if (backend == "cpu") return false;
@@ -46,6 +34,16 @@ bool use_gpus(const std::string& backend, Communicator& communicator) {
 }
 
 }  // namespace
+
+void check_rank_count(const ModelConfig& config, int n_ranks) {
+  const int64_t most = std::max(config.n_heads, ceil_div(config.n_ff, ffn_unit(config.n_ff)));
+  if (n_ranks > most) {
+    throw Error(ExitCode::usage,
+                fmt::format("{} ranks are more than this model can be split into ({} heads, {} FFN units)",
+                            n_ranks, config.n_heads, ceil_div(config.n_ff, ffn_unit(config.n_ff))),
+                fmt::format("start at most {} ranks", most));
+  }
+}
 
 int64_t default_context(const ModelConfig& config) {
   return std::min(config.n_ctx_train, kDefaultContext);
@@ -122,7 +120,7 @@ Session::Session(const SessionOptions& options, Communicator& communicator)
     : file_(GgufFile::open(options.model_path)), config_(ModelConfig::from_gguf(file_)) {
   const auto start = std::chrono::steady_clock::now();
   check_split(options.split, communicator.size());
-  check_rank_count(config_, communicator);
+  check_rank_count(config_, communicator.size());
   const SplitWeights split =
       options.split.empty() ? SplitWeights(communicator.size()) : SplitWeights(options.split);
   if (options.wants_tokenizer && communicator.rank() == 0) tokenizer_ = Tokenizer::from_gguf(file_);

@@ -38,6 +38,9 @@ struct SessionOptions {
 
 inline constexpr int64_t kDefaultContext = 4096;
 
+/// Throws Error{usage} where there are more ranks than units to deal: some would be left without any work.
+void check_rank_count(const ModelConfig& config, int n_ranks);
+
 /// The context of a sequence where no flag says: the model's own, at most kDefaultContext.
 int64_t default_context(const ModelConfig& config);
 

@@ -9,7 +9,7 @@ build_packages=(g++ cmake ninja-build pkg-config libopenmpi-dev openmpi-bin libb
   libfmt-dev libspdlog-dev nlohmann-json3-dev libpcre2-dev libhwloc-dev libxxhash-dev libgtest-dev libbenchmark-dev
   python3 python3-venv)
 # What the tests and their comfort need beyond that.
-test_packages=(clang-14 clang-format-14 libclang-rt-14-dev ccache mold)
+test_packages=(clang-14 clang-format-14 libclang-rt-14-dev ccache mold slurm-wlm munge shellcheck)
 
 section() { printf '\n=== %s\n' "$*" >&2; }
 fail() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; exit 1; }

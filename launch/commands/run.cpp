@@ -46,7 +46,11 @@ int run_command(Job& job, const Arguments& arguments) {
   Session session(options, communicator);
   bar.finish();
   report_load(session, communicator);
-  if (communicator.rank() != 0) return session.engine().follow();
+  if (communicator.rank() != 0) {
+    const int code = session.engine().follow();
+    report_workspace(session);
+    return code;
+  }
 
   const Tokenizer& tokenizer = session.tokenizer();
   std::vector<int32_t> tokens;
@@ -67,6 +71,7 @@ int run_command(Job& job, const Arguments& arguments) {
   });
   print_result("\n");
   if (code == 0) generation.report();
+  report_workspace(session);
   session.engine().shutdown(code);
   return code;
 }

@@ -34,22 +34,7 @@ void Activations::reshape(int64_t n_tokens, int64_t n_cols, ActForms forms) {
   n_tokens_ = n_tokens;
   n_cols_ = n_cols;
   forms_ = forms;
-  const int64_t values = n_tokens * padded_cols();
-  const int64_t groups = n_tokens * n_groups();
-  const auto cut_all = [&](Cutter cutter) {
-    const auto cut_plane = [&](Plane& plane, bool wanted) {
-      cutter.cut(plane.values, wanted ? values : 0);
-      cutter.cut(plane.scales, wanted ? groups : 0);
-      cutter.cut(plane.sums, wanted ? groups : 0);
-      cutter.cut(plane.first_sums, wanted ? groups : 0);
-    };
-    cutter.cut(f32_, values);
-    cut_plane(q8_, forms.has(ActForm::q8));
-    cut_plane(q15_, forms.has(ActForm::q15));
-    cutter.cut(q15_low_, forms.has(ActForm::q15) ? values : 0);
-    return static_cast<size_t>(cutter.used);
-  };
-  const size_t needed = cut_all({});
+  const size_t needed = cut(nullptr);
   if (needed > capacity_) {
     memory_.reset();
     capacity_ = 0;
@@ -57,7 +42,33 @@ void Activations::reshape(int64_t n_tokens, int64_t n_cols, ActForms forms) {
     if (memory_ == nullptr) throw std::bad_alloc();
     capacity_ = needed;
   }
-  cut_all({memory_.get(), 0});
+  cut(memory_.get());
+}
+
+/// Deals `base` out to the forms, in a fixed order; with a null base it only counts the bytes.
+size_t Activations::cut(std::byte* base) {
+  const int64_t values = n_tokens_ * padded_cols();
+  const int64_t groups = n_tokens_ * n_groups();
+  Cutter cutter{base, 0};
+  const auto cut_plane = [&](Plane& plane, bool wanted) {
+    cutter.cut(plane.values, wanted ? values : 0);
+    cutter.cut(plane.scales, wanted ? groups : 0);
+    cutter.cut(plane.sums, wanted ? groups : 0);
+    cutter.cut(plane.first_sums, wanted ? groups : 0);
+  };
+  cutter.cut(f32_, values);
+  cut_plane(q8_, forms_.has(ActForm::q8));
+  cut_plane(q15_, forms_.has(ActForm::q15));
+  cutter.cut(q15_low_, forms_.has(ActForm::q15) ? values : 0);
+  return static_cast<size_t>(cutter.used);
+}
+
+size_t Activations::bytes_of(int64_t n_tokens, int64_t n_cols, ActForms forms) {
+  Activations shape;
+  shape.n_tokens_ = n_tokens;
+  shape.n_cols_ = n_cols;
+  shape.forms_ = forms;
+  return shape.cut(nullptr);
 }
 
 int8_t* Activations::high_row(ActForm form, int64_t token) {

@@ -36,6 +36,9 @@ class Activations {
   /// n_cols is padded up to a multiple of kActGroup inside; the padding floats must be written as zeros.
   void reshape(int64_t n_tokens, int64_t n_cols, ActForms forms);
 
+  /// Bytes that reshape() of these takes.
+  static size_t bytes_of(int64_t n_tokens, int64_t n_cols, ActForms forms);
+
   int64_t n_tokens() const { return n_tokens_; }
   int64_t n_cols() const { return n_cols_; }
   int64_t padded_cols() const { return round_up(n_cols_, kActGroup); }
@@ -67,6 +70,7 @@ class Activations {
     int32_t* sums = nullptr;
     int32_t* first_sums = nullptr;
   };
+  size_t cut(std::byte* base);
   const Plane& plane(ActForm form) const { return form == ActForm::q8 ? q8_ : q15_; }
 
   int64_t n_tokens_ = 0;

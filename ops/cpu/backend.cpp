@@ -41,7 +41,8 @@ size_t CpuBackend::workspace_bytes() const {
   const auto floats = [](const std::vector<float>& v) { return v.capacity() * sizeof(float); };
   return floats(residual_) + floats(q_) + floats(k_) + floats(v_) + floats(gate_) + floats(up_) +
          floats(logits_) + normed_.capacity_bytes() + attended_.capacity_bytes() + hidden_.capacity_bytes() +
-         head_input_.capacity_bytes() + expert_input_.capacity_bytes();
+         head_input_.capacity_bytes() + expert_input_.capacity_bytes() +
+         expert_sums_.capacity() * sizeof(int64_t);
 }
 
 void CpuBackend::begin_step(const StepBatch& batch) {

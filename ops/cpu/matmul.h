@@ -33,6 +33,9 @@ class PackedMatrix {
   PackedMatrix() = default;
   PackedMatrix(TensorType type, int64_t n_rows, Range cols);
 
+  /// What bytes() of such a matrix is.
+  static size_t bytes_of(TensorType type, int64_t n_rows, Range cols);
+
   TensorType type() const { return type_; }
   int64_t n_rows() const { return n_rows_; }
   int64_t n_cols() const { return cols_.size(); }

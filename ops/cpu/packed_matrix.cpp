@@ -199,6 +199,13 @@ void UnmapPages::operator()(std::byte* p) const {
   munmap(p, bytes);
 }
 
+size_t PackedMatrix::bytes_of(TensorType type, int64_t n_rows, Range cols) {
+  if (n_rows == 0 || cols.empty()) return 0;
+  int64_t panel_bytes = 0;
+  with_format(type, [&]<class F>(F) { panel_bytes = PackedLayout<F>::panel_bytes(cols.size(), cols.begin); });
+  return static_cast<size_t>(ceil_div(n_rows, kPanelRows) * panel_bytes);
+}
+
 PackedMatrix::PackedMatrix(TensorType type, int64_t n_rows, Range cols)
     : type_(type), n_rows_(n_rows), cols_(cols) {
   require(n_rows >= 0 && cols.begin >= 0 && cols.end >= cols.begin, "packed matrix: shape", n_rows,
@@ -208,9 +215,8 @@ PackedMatrix::PackedMatrix(TensorType type, int64_t n_rows, Range cols)
       require(cols.begin % kGroup == 0 && cols.end % kGroup == 0,
               "packed matrix: columns not in groups of 32", cols.begin, cols.end);
     }
-    if (!empty())
-      bytes_ = static_cast<size_t>(n_panels() * PackedLayout<F>::panel_bytes(n_cols(), cols.begin));
   });
+  bytes_ = bytes_of(type, n_rows, cols);
   if (bytes_ == 0) return;
   memory_ = std::unique_ptr<std::byte, UnmapPages>(map_zeroed(bytes_), UnmapPages{bytes_});
 }

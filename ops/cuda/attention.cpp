@@ -11,35 +11,6 @@
 namespace tandem::cuda {
 namespace {
 
-constexpr int64_t kSplitTokens = 64;  ///< steps of more tokens have blocks enough
-constexpr int64_t kAlignment = 256;
-
-/// Where the parts of the scratch begin.
-struct ScratchLayout {
-  int max_pieces = 1;
-  int64_t partial_sums = 0;
-  int64_t tickets = 0;
-  int64_t rows = 0;
-  int64_t end = 0;
-  int64_t max_partials = 0;  ///< of a head
-
-  ScratchLayout(const AttentionShape& shape, int n_multiprocessors) {
-    const auto n_heads = static_cast<int64_t>(shape.kv_of_head.size());
-    if (n_heads == 0 || shape.n_kv_heads == 0) return;
-    const int64_t n_pages = std::max<int64_t>(1, ceil_div(shape.max_positions, kPageTokens));
-    const int64_t a_head = std::max(1, n_multiprocessors / shape.n_kv_heads);
-    max_pieces = static_cast<int>(std::min(a_head, n_pages));
-    const int64_t n_split = std::min(shape.max_tokens, kSplitTokens);
-    max_partials = max_pieces > 1 ? n_split * max_pieces : 0;
-    const int64_t n_partials = n_heads * max_partials;
-    const auto behind = [](int64_t begin, int64_t bytes) { return round_up(begin + bytes, kAlignment); };
-    partial_sums = behind(0, n_partials * shape.head_dim * 4);
-    tickets = behind(partial_sums, n_partials * 8);
-    rows = behind(tickets, n_split * shape.n_kv_heads * 4);
-    end = behind(rows, shape.head_dim % 32 == 0 ? 0 : shape.max_tokens * n_heads * shape.head_dim * 4);
-  }
-};
-
 HeadGroups groups_of(const AttentionShape& shape) {
   const auto n_heads = static_cast<int32_t>(shape.kv_of_head.size());
   require(n_heads <= kMaxHeads && shape.n_kv_heads >= 0 && shape.n_kv_heads <= kMaxHeads, "attention: heads",
@@ -73,10 +44,6 @@ AttentionKernel kernel_for(CudaKvType type, int32_t head_dim, int max_group) {
 }
 
 }  // namespace
-
-size_t attention_scratch_bytes(const AttentionShape& shape, int n_multiprocessors) {
-  return static_cast<size_t>(ScratchLayout(shape, n_multiprocessors).end);
-}
 
 AttentionScratch::AttentionScratch(const AttentionShape& shape)
     : groups_(groups_of(shape)),

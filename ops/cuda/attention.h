@@ -14,25 +14,10 @@
 // They never depend on what the other tokens are, or on the page ids.
 #pragma once
 
-#include <span>
-
 #include "ops/cuda/attention_args.h"
+#include "ops/cuda/attention_scratch.h"
 
 namespace tandem::cuda {
-
-/// Which sizes attention is made for. Local: this rank's heads.
-struct AttentionShape {
-  std::span<const int32_t> kv_of_head;  ///< (n_heads) local KV head of each query head, ascending
-  int32_t n_kv_heads = 0;
-  int32_t head_dim = 0;
-  int64_t max_tokens = 0;     ///< in one step
-  int64_t max_positions = 0;  ///< of one sequence
-  int shared_bytes = 0;       ///< that a block may take; 0: what the device has
-  bool fixed_cuts = false;    ///< a row's bits don't depend on the step's other tokens; slower for several
-};
-
-/// Device memory that an AttentionScratch takes on a device of so many multiprocessors.
-size_t attention_scratch_bytes(const AttentionShape& shape, int n_multiprocessors);
 
 /// Memory that attend() reuses from launch to launch, and how it cuts a token's positions. One a rank; its
 /// launches must be in one stream.

@@ -10,10 +10,6 @@ namespace {
 
 static_assert(kPageTokens == tandem::kPageTokens);
 
-int64_t page_bytes_of(int32_t n_kv_heads, int32_t head_dim, CudaKvType type) {
-  return n_kv_heads * 2 * KvView::plane_bytes(type, head_dim);
-}
-
 DeviceBuffer<std::byte> allocate(size_t bytes, int64_t n_pages) {
   size_t free = 0;
   size_t total = 0;
@@ -50,7 +46,7 @@ CudaKvCache::CudaKvCache(int64_t n_layers, int32_t n_kv_heads, int32_t head_dim,
 }
 
 size_t CudaKvCache::bytes_per_page(int64_t n_layers, int32_t n_kv_heads, int32_t head_dim, CudaKvType type) {
-  return static_cast<size_t>(n_layers * page_bytes_of(n_kv_heads, head_dim, type));
+  return kv_page_bytes(n_layers, n_kv_heads, head_dim, type);
 }
 
 KvView CudaKvCache::layer(int64_t i) const {

@@ -8,16 +8,10 @@
 // that were never written hold anything, NaN included: readers must not let them take part.
 #pragma once
 
-#include "ops/core/page.h"
-#include "ops/core/range.h"
+#include "ops/cuda/kv_layout.h"
 #include "ops/cuda/memory.h"
 
 namespace tandem::cuda {
-
-inline constexpr int kPageTokens = static_cast<int>(tandem::kPageTokens);  ///< as kernels count
-inline constexpr int kKvGroup = 32;  ///< values that share a scale in q8_0
-
-enum class CudaKvType : uint8_t { f32, f16, q8_0 };
 
 /// One layer, for kernels.
 struct KvView {
@@ -29,8 +23,7 @@ struct KvView {
 
   /// Bytes of keys, or of values, of one head in a page.
   static constexpr int64_t plane_bytes(CudaKvType type, int64_t head_dim) {
-    if (type == CudaKvType::q8_0) return kPageTokens * (head_dim + 2 * ceil_div(head_dim, kKvGroup));
-    return kPageTokens * head_dim * (type == CudaKvType::f16 ? 2 : 4);
+    return kv_plane_bytes(type, head_dim);
   }
   constexpr std::byte* keys(int64_t page, int64_t head) const {
     return data + (page * n_kv_heads + head) * head_bytes;

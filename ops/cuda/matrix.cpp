@@ -1,13 +1,11 @@
 #include "ops/cuda/matrix.h"
 
 #include "ops/cuda/format_kernels.h"
+#include "ops/cuda/workspace.h"
 #include "ops/quant/formats.h"
 
 namespace tandem::cuda {
 namespace {
-
-/// A kernel's bundle may reach beyond the last tile; none has more tiles than this.
-constexpr int64_t kTilesTogether = 2;
 
 FormatKernels kernels_of(TensorType type) {
   FormatKernels kernels;
@@ -25,8 +23,7 @@ CudaMatrix::CudaMatrix(TensorType type, int64_t n_rows, Range cols)
   require(floats || (cols.begin % kGroup == 0 && cols.end % kGroup == 0),
           "cuda matrix: columns not in groups of 32", cols.begin, cols.end);
   if (empty()) return;
-  const int64_t n_tiles = round_up(ceil_div(n_rows, kTileRows), kTilesTogether);
-  tiles_ = DeviceBuffer<std::byte>(static_cast<size_t>(n_tiles * n_segments() * kernels_of(type).unit_bytes));
+  tiles_ = DeviceBuffer<std::byte>(matrix_bytes_of(type, n_rows, cols));
   check(cudaMemset(tiles_.data(), 0, tiles_.bytes()));
 }
 

@@ -12,7 +12,6 @@
 
 namespace tandem::cuda {
 
-inline constexpr int64_t kSampleRows = 32;  ///< in one pass
 inline constexpr int kMaxSampleRanks = 64;
 inline constexpr int64_t kSliceTokens = 4096;  ///< of a shard, that a block scans
 

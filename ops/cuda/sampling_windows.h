@@ -7,6 +7,8 @@
 
 namespace tandem::cuda {
 
+inline constexpr int64_t kSampleRows = 32;  ///< in one pass
+
 constexpr int64_t sampling_slot_bytes(int64_t n_vocab) {
   constexpr int64_t kCandidates = 128 << 10;
   const int64_t n_bytes = (n_vocab * kPacketBytes + 255) / 256 * 256;

@@ -52,6 +52,22 @@ GgufFile GgufFile::read_one(const ByteSource& source) {
   return file;
 }
 
+GgufFile GgufFile::from_directory(const std::string& name, GgufMetadata metadata,
+                                  std::vector<GgufTensor> tensors) {
+  GgufFile file;
+  file.paths_.push_back(name);
+  file.version_ = 3;
+  file.metadata_ = std::move(metadata);
+  file.tensors_ = std::move(tensors);
+  for (size_t i = 0; i < file.tensors_.size(); ++i) {
+    GgufTensor& tensor = file.tensors_[i];
+    tensor.n_bytes = static_cast<uint64_t>(tensor.n_rows() * row_bytes(tensor.type, tensor.n_cols()));
+    file.total_bytes_ += tensor.n_bytes;
+    file.tensor_index_.emplace(tensor.name, i);
+  }
+  return file;
+}
+
 int64_t GgufFile::n_parts() const {
   // A file merged from parts says 0.
   return std::max(int64_t{1}, get_int_or(kSplitCount, 1, 0, kMaxParts));

@@ -73,6 +73,11 @@ class GgufFile {
   /// split file is refused.
   static GgufFile parse(std::span<const std::byte> bytes, const std::string& name);
 
+  /// A model of which there is only the directory (a plan for a file that isn't there yet). The tensors'
+  /// sizes are set from their types and shapes; offsets mean nothing, and nothing can be loaded from it.
+  static GgufFile from_directory(const std::string& name, GgufMetadata metadata,
+                                 std::vector<GgufTensor> tensors);
+
   const std::vector<std::string>& paths() const { return paths_; }
   uint32_t version() const { return version_; }
   uint64_t total_bytes() const { return total_bytes_; }  ///< of all files

@@ -134,10 +134,14 @@ int64_t vocabulary_size(const GgufFile& file) {
 
 }  // namespace
 
+bool is_known_architecture(std::string_view architecture) {
+  return std::find(kArchitectures.begin(), kArchitectures.end(), architecture) != kArchitectures.end();
+}
+
 ModelConfig ModelConfig::from_gguf(const GgufFile& file) {
   ModelConfig config;
   config.architecture = file.get_string("general.architecture");
-  if (std::find(kArchitectures.begin(), kArchitectures.end(), config.architecture) == kArchitectures.end()) {
+  if (!is_known_architecture(config.architecture)) {
     bad(file, fmt::format("architecture \"{}\" is not supported (known: {})", config.architecture,
                           fmt::join(kArchitectures, ", ")));
   }

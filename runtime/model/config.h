@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "ops/variants.h"
@@ -58,6 +59,9 @@ struct ModelConfig {
   /// Throws Error(bad_data): an unknown architecture (lists the known ones), a missing or contradictory key.
   static ModelConfig from_gguf(const GgufFile& file);
 };
+
+/// Whether from_gguf() knows the architecture.
+bool is_known_architecture(std::string_view architecture);
 
 /// Inverse frequencies (n_rot / 2) with the scaling applied, and what cos and sin are multiplied with.
 struct RopeFrequencies {

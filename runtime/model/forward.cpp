@@ -26,15 +26,6 @@ RopeSpec rope_spec(const RopeConfig& rope, const std::vector<float>& factors) {
   return {std::move(frequencies.inverse), frequencies.magnitude, rope.style};
 }
 
-std::vector<int32_t> local_kv_of_head(const ModelConfig& config, const RankShard& shard) {
-  std::vector<int32_t> out;
-  const int64_t heads_a_kv = config.n_heads / config.n_kv_heads;
-  for (int64_t head = shard.q_heads.begin; head < shard.q_heads.end; ++head) {
-    out.push_back(static_cast<int32_t>(head / heads_a_kv - shard.kv_heads.begin));
-  }
-  return out;
-}
-
 }  // namespace
 
 Model::Model(const GgufFile& file, const ModelConfig& config, const SplitWeights& split,
@@ -44,7 +35,7 @@ Model::Model(const GgufFile& file, const ModelConfig& config, const SplitWeights
       plan_(file, config, split),
       shard_(plan_.rank(communicator.rank())),
       capacity_(capacity),
-      shape_(make_shape()),
+      shape_(backend_shape(config_, shard_, capacity_)),
       communicator_(communicator),
       backend_(std::move(backend)),
       weights_((check_fit(file),
@@ -55,22 +46,6 @@ Model::Model(const GgufFile& file, const ModelConfig& config, const SplitWeights
     attention_readers_.push_back(attention_readers(layer));
     ffn_readers_.push_back(ffn_readers(layer));
   }
-}
-
-BackendShape Model::make_shape() const {
-  BackendShape shape;
-  shape.n_layers = config_.n_layers;
-  shape.n_embd = config_.n_embd;
-  shape.n_kv_heads = shard_.kv_heads.size();
-  shape.kv_of_head = local_kv_of_head(config_, shard_);
-  shape.head_dim = config_.head_dim;
-  shape.n_ff = shard_.ffn.size();
-  shape.n_vocab = shard_.vocab.size();
-  shape.n_experts_used = config_.n_experts_used;
-  shape.max_tokens = capacity_.max_tokens;
-  shape.n_pages = capacity_.n_pages;
-  shape.cache_type = capacity_.cache_type;
-  return shape;
 }
 
 /// Before the first byte is read. Throws Error(unavailable) on all ranks where one can't hold its share.

@@ -9,18 +9,12 @@
 #include "comm/communicator.h"
 #include "ops/verbs.h"
 #include "runtime/gguf/gguf.h"
+#include "runtime/model/capacity.h"
 #include "runtime/model/config.h"
 #include "runtime/model/shard.h"
 #include "runtime/model/weights.h"
 
 namespace tandem {
-
-/// How much a model can do at once; the same on every rank.
-struct ModelCapacity {
-  int64_t max_tokens = 512;  ///< in one step
-  int64_t n_pages = 0;       ///< of the KV cache
-  CacheType cache_type = CacheType::f16;
-};
 
 class Model {
  public:
@@ -51,7 +45,6 @@ class Model {
   std::span<const float> logits(std::span<const int64_t> outputs);
 
  private:
-  BackendShape make_shape() const;
   void check_fit(const GgufFile& file);
   void attention(int64_t layer);
   void feed_forward(int64_t layer);

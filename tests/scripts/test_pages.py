@@ -6,7 +6,7 @@ import re
 import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-PAGES = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")]
+PAGES = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "scripts/slurm/README.md")]
 FOLDERS = ("launch", "runtime", "comm", "ops", "bench", "tests", "scripts", ".ci")
 
 
@@ -38,7 +38,7 @@ class Pages(unittest.TestCase):
         configured = json.loads((ROOT / "CMakePresets.json").read_text())["configurePresets"]
         presets = {preset["name"] for preset in configured}
         for page in PAGES:
-            for name in re.findall(r"--preset (\w+)", page.read_text()):
+            for name in re.findall(r"(?:cmake|ctest) --preset (\w+)", page.read_text()):
                 self.assertIn(name, presets, page.name)
 
     def test_every_command_is_in_the_table(self):
