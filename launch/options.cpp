@@ -115,7 +115,8 @@ void add_model_options(OptionParser& parser, ModelOptions& options, bool several
                      "threads of each rank; 0: its share of the cores");
   parser.add_integer("ctx-size,c", options.n_ctx, 0, kMostPositions,
                      "positions of a sequence; 0: as many as the model was trained on, at most 4096");
-  parser.add_integer("batch-size,b", options.n_batch, 1, kMostBatch, "prompt tokens in one step");
+  parser.add_integer("batch-size,b", options.n_batch, 0, kMostBatch,
+                     "prompt tokens in one step; 0: 512 on CPUs, 2048 on GPUs");
   add_split_option(parser, options);
   parser.add_choice("cache-type-k,ctk", options.cache_type_k, {"f16", "f32", "q8_0"},
                     "type of the cached keys; q8_0 on GPUs only");

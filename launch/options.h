@@ -26,7 +26,7 @@ struct ModelOptions {
   bool deterministic = false;        ///< --deterministic: the same bits by every --comm and --graphs, in any batch
   int n_threads = 0;                 ///< -t: threads of each rank; 0: its share of the cores
   int n_ctx = 0;                     ///< -c: positions of a sequence; 0: the model's own, at most 4096
-  int n_batch = 512;                 ///< -b: prompt tokens in one step
+  int n_batch = 0;                   ///< -b: prompt tokens in one step; 0: as batch_tokens_of() says
   std::vector<double> split;         ///< --split: relative shares of the ranks; empty: equal
   std::string cache_type_k = "f16";  ///< -ctk f16|f32|q8_0
   std::string cache_type_v = "f16";  ///< -ctv f16|f32|q8_0

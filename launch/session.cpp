@@ -127,14 +127,14 @@ Session::Session(const SessionOptions& options, Communicator& communicator)
 
   engine_options_.context_tokens =
       options.context_tokens > 0 ? options.context_tokens : default_context(config_);
-  engine_options_.batch_tokens = options.batch_tokens;
   engine_options_.verify_every = options.verify_every;
   engine_options_.max_sequences = options.n_sequences;
   engine_options_.share_prefixes = options.share_prefixes;
 
   std::unique_ptr<Backend> backend = make_backend(options, communicator);
+  engine_options_.batch_tokens = batch_tokens_of(options.batch_tokens, gpu_.has_value());
   ModelCapacity capacity;
-  capacity.max_tokens = options.batch_tokens + options.n_sequences;
+  capacity.max_tokens = engine_options_.batch_tokens + options.n_sequences;
   const int64_t context_pages = ceil_div(engine_options_.context_tokens, kPageTokens);
   capacity.n_pages = options.cache_tokens > 0
                          ? std::max(context_pages, ceil_div(options.cache_tokens, kPageTokens))

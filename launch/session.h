@@ -27,8 +27,8 @@ struct SessionOptions {
   int64_t context_tokens = 0;  ///< of one sequence; 0: the model's own, at most kDefaultContext
   int64_t n_sequences = 1;     ///< at once
   int64_t cache_tokens = 0;    ///< of all sequences together, at least a context; 0: a context for each
-  int64_t batch_tokens = 512;
-  int64_t verify_every = 0;  ///< steps between comparisons of the ranks' tokens; 0: none
+  int64_t batch_tokens = 0;    ///< prompt tokens in one step; 0: batch_tokens_of() the backend
+  int64_t verify_every = 0;    ///< steps between comparisons of the ranks' tokens; 0: none
   CacheType cache_type = CacheType::f16;
   PrefixSharing share_prefixes = PrefixSharing::where_exact;
   bool wants_tokenizer = true;
@@ -40,6 +40,12 @@ inline constexpr int64_t kDefaultContext = 4096;
 
 /// Throws Error{usage} where there are more ranks than units to deal: some would be left without any work.
 void check_rank_count(const ModelConfig& config, int n_ranks);
+/// --batch-size in force: what was asked for, or where that is 0 what suits the device. On GPUs a long
+/// prompt's weights are unpacked once a step, which pays the more tokens share it.
+constexpr int64_t batch_tokens_of(int64_t asked, bool on_gpus) {
+  if (asked > 0) return asked;
+  return on_gpus ? 2048 : 512;
+}
 
 /// The context of a sequence where no flag says: the model's own, at most kDefaultContext.
 int64_t default_context(const ModelConfig& config);
@@ -63,6 +69,8 @@ class Session {
   /// Who computes on which GPU and how sums travel, for -v; the same on every rank.
   const std::vector<std::string>& placement_lines() const { return placement_lines_; }
   Model& model() { return *model_; }
+  /// Prompt tokens in one step, at most: the number in force.
+  int64_t batch_tokens() const { return engine_options_.batch_tokens; }
   std::string_view backend_kind() const { return model_->backend().kind(); }
   Engine& engine() { return *engine_; }
   /// A new engine on the same model and an empty cache, for after a shutdown. Not collective by itself.

@@ -194,7 +194,7 @@ BenchContext make_context(Session& session, Communicator& comm, const ModelOptio
   context.n_nodes = comm.n_nodes();
   context.n_ranks = comm.size();
   context.n_threads = session.placement().n_threads;
-  context.n_batch = model.n_batch;
+  context.n_batch = static_cast<int>(session.batch_tokens());
   return context;
 }
 

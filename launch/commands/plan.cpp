@@ -31,7 +31,7 @@ struct PlanOptions {
   std::string backend = "cuda";
   int n_ranks = 1;
   int n_ctx = 0;
-  int n_batch = 512;
+  int n_batch = 0;
   int n_sequences = 1;
   int n_multiprocessors = 132;
   double mem_fraction = 0.95;
@@ -91,7 +91,8 @@ void add_plan_options(OptionParser& parser, PlanOptions& options, ModelOptions& 
   parser.add_integer("ctx-size,c", options.n_ctx, 0, 1 << 27,
                      "positions of a sequence; 0: as many as the model was trained on, at most 4096");
   parser.add_integer("parallel", options.n_sequences, 1, 1 << 16, "sequences in the cache at once");
-  parser.add_integer("batch-size,b", options.n_batch, 1, 1 << 20, "prompt tokens in one step");
+  parser.add_integer("batch-size,b", options.n_batch, 0, 1 << 20,
+                     "prompt tokens in one step; 0: 512 on CPUs, 2048 on GPUs");
   parser.add_choice("cache-type-k,ctk", model.cache_type_k, {"f16", "f32", "q8_0"},
                     "type of the cached keys; q8_0 on GPUs only");
   parser.add_choice("cache-type-v,ctv", model.cache_type_v, {"f16", "f32", "q8_0"},
@@ -114,7 +115,7 @@ PlanRequest request_of(const PlanOptions& options, const ModelOptions& model, co
   request.backend = options.backend == "cpu" ? PlanBackend::cpu : PlanBackend::cuda;
   request.context_tokens = options.n_ctx > 0 ? options.n_ctx : default_context(config);
   request.n_sequences = options.n_sequences;
-  request.batch_tokens = options.n_batch;
+  request.batch_tokens = batch_tokens_of(options.n_batch, options.backend == "cuda");
   request.cache_type = session_options(model).cache_type;
   request.n_multiprocessors = options.n_multiprocessors;
   return request;

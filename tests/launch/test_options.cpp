@@ -8,6 +8,7 @@
 
 #include "launch/option_parser.h"
 #include "launch/options.h"
+#include "launch/session.h"
 #include "ops/core/error.h"
 
 namespace tandem {
@@ -161,7 +162,8 @@ TEST(Options, wrong_values_are_named) {
             "--n-predict=99999999999999999999: not within -1 to 1073741824");
   EXPECT_EQ(refusal({"-n", "5000000000"}), "--n-predict=5000000000: not within -1 to 1073741824");
   EXPECT_EQ(refusal({"-n", "-2"}), "--n-predict=-2: not within -1 to 1073741824");
-  EXPECT_EQ(refusal({"-b", "0"}), "--batch-size=0: not within 1 to 1048576");
+  EXPECT_EQ(refusal({"-b", "-1"}), "--batch-size=-1: not within 0 to 1048576");
+  EXPECT_EQ(refusal({"-b", "0"}), "accepted");
   EXPECT_EQ(refusal({"--temp", "nan"}), "--temp=nan: not a number");
   EXPECT_EQ(refusal({"--temp", "-0.1"}), "--temp=-0.1: not within 0 to 1000");
   EXPECT_EQ(refusal({"--temp", "inf"}), "--temp=inf: not within 0 to 1000");
@@ -211,6 +213,16 @@ TEST(Options, help_names_every_option_and_default) {
         "--stop TEXT", "usage: tandem run [options]", "TANDEM_CTX_SIZE"}) {
     EXPECT_NE(help.find(text), std::string::npos) << text << " in\n" << help;
   }
+}
+
+TEST(Options, batch_size_is_asked_for_or_suits_the_device) {
+  const SessionOptions automatic = session_options(ModelOptions{});
+  EXPECT_EQ(batch_tokens_of(automatic.batch_tokens, false), 512);
+  EXPECT_EQ(batch_tokens_of(automatic.batch_tokens, true), 2048);
+  ModelOptions asked;
+  asked.n_batch = 7;
+  EXPECT_EQ(batch_tokens_of(session_options(asked).batch_tokens, false), 7);
+  EXPECT_EQ(batch_tokens_of(session_options(asked).batch_tokens, true), 7);
 }
 
 TEST(Options, split_must_fit_the_ranks) {
