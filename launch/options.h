@@ -16,18 +16,18 @@ namespace tandem {
 
 /// Which model, on what, in how many pieces.
 struct ModelOptions {
-  std::string model;                 ///< -m: path of a GGUF file (the first of a split one)
-  std::string backend = "auto";      ///< --backend auto|cpu|cuda
-  std::string comm = "auto";         ///< --comm auto|peer|nccl|mpi; several with commas, see below
-  bool allow_share = false;          ///< --allow-share: ranks may share a GPU
-  double mem_fraction = 0.95;        ///< --mem-fraction: of a GPU's memory that may be used
-  std::string graphs = "on";         ///< --graphs on|off: steps of few tokens as CUDA graphs
-  int verify_ranks = 0;  ///< --verify-ranks: steps between comparisons of the ranks' tokens; 0: none
-  bool deterministic = false;        ///< --deterministic: the same bits by every --comm and --graphs, in any batch
-  int n_threads = 0;                 ///< -t: threads of each rank; 0: its share of the cores
-  int n_ctx = 0;                     ///< -c: positions of a sequence; 0: the model's own, at most 4096
-  int n_batch = 0;                   ///< -b: prompt tokens in one step; 0: as batch_tokens_of() says
-  std::vector<double> split;         ///< --split: relative shares of the ranks; empty: equal
+  std::string model;             ///< -m: path of a GGUF file (the first of a split one)
+  std::string backend = "auto";  ///< --backend auto|cpu|cuda
+  std::string comm = "auto";     ///< --comm auto|peer|nccl|mpi; several with commas, see below
+  bool allow_share = false;      ///< --allow-share: ranks may share a GPU
+  double mem_fraction = 0.95;    ///< --mem-fraction: of a GPU's memory that may be used
+  std::string graphs = "on";     ///< --graphs on|off: steps of few tokens as CUDA graphs
+  int verify_ranks = 0;          ///< --verify-ranks: steps between comparisons of the ranks' tokens; 0: none
+  bool deterministic = false;  ///< --deterministic: the same bits by every --comm and --graphs, in any batch
+  int n_threads = 0;           ///< -t: threads of each rank; 0: its share of the cores
+  int n_ctx = 0;               ///< -c: positions of a sequence; 0: the model's own, at most 4096
+  int n_batch = 0;             ///< -b: prompt tokens in one step; 0: as batch_tokens_of() says
+  std::vector<double> split;   ///< --split: relative shares of the ranks; empty: equal
   std::string cache_type_k = "f16";  ///< -ctk f16|f32|q8_0
   std::string cache_type_v = "f16";  ///< -ctv f16|f32|q8_0
   std::string progress = "auto";     ///< --progress on|off|auto: the bar while loading

@@ -40,6 +40,7 @@ inline constexpr int64_t kDefaultContext = 4096;
 
 /// Throws Error{usage} where there are more ranks than units to deal: some would be left without any work.
 void check_rank_count(const ModelConfig& config, int n_ranks);
+
 /// --batch-size in force: what was asked for, or where that is 0 what suits the device. On GPUs a long
 /// prompt's weights are unpacked once a step, which pays the more tokens share it.
 constexpr int64_t batch_tokens_of(int64_t asked, bool on_gpus) {

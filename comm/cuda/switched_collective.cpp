@@ -18,13 +18,15 @@ void SwitchedCollective::select(size_t index, bool silent) {
   silent_ = silent;
 }
 
-void SwitchedCollective::all_gather(const std::byte* mine, std::byte* all, size_t n_bytes, cudaStream_t stream) {
+void SwitchedCollective::all_gather(const std::byte* mine, std::byte* all, size_t n_bytes,
+                                    cudaStream_t stream) {
   if (!silent_) {
     current().all_gather(mine, all, n_bytes, stream);
     return;
   }
   for (int r = 0; r < n_ranks_; ++r) {  // as if the others had said the same
-    check(cudaMemcpyAsync(all + static_cast<size_t>(r) * n_bytes, mine, n_bytes, cudaMemcpyDeviceToDevice, stream));
+    check(cudaMemcpyAsync(all + static_cast<size_t>(r) * n_bytes, mine, n_bytes, cudaMemcpyDeviceToDevice,
+                          stream));
   }
 }
 

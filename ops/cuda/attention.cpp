@@ -141,7 +141,8 @@ bool direct(const Attention& what, int64_t n_tokens, AttentionArgs& args) {
   require(out.cols().size() == n_cols && out.max_tokens() >= n_tokens, "attention: shape of the output",
           out.cols().size(), n_cols, out.max_tokens());
   if (args.cache.head_dim % 32 != 0) return true;
-  if (out.form() == ActForm::f16) {  // in the queries' place, which nobody reads any more when a head is finished
+  if (out.form() ==
+      ActForm::f16) {  // in the queries' place, which nobody reads any more when a head is finished
     require(what.q_stride == n_cols, "attention: queries' stride", what.q_stride);
     args.rows = what.q;
     return true;

@@ -1,17 +1,16 @@
-// y = W x for up to 64 tokens by tensor cores, straight from tiles: each weight byte is read once, made a half
-// once and used for all tokens. Instantiated a format and number of tokens (format_impl.cuh).
+// y = W x for up to 64 tokens by tensor cores, straight from tiles: each weight byte is read once, made a
+// half once and used for all tokens. Instantiated a format and number of tokens (format_impl.cuh).
 //
-// Thread map: blockIdx.x is a group of tiles (for up to 16 tokens 8 of them, else 16; of gate·up half as many of
-// each), blockIdx.y its share of the segments. A warp has two or four tiles, that is one or two m16 operands: lane l
-// of a tile holds row l / 4 and the columns 64 (l % 4) … of a unit, and an m16n8k16 wants row l / 4 and four columns
-// of lane l, any four, if the other operand has the same. So weights go from memory to registers to the tensor core,
-// and no lane needs another's.
-// Up to 16 tokens (few_kernel) each warp runs by itself: weights two segments ahead in registers, the tokens' halves
-// from the L1, where the block's warps find what the first of them brought. More tokens (batch_kernel) go through
-// shared memory by cp.async, as their halves are read many times.
-// Where segments are shared out, the block that ends last adds the sums in order: the bits depend on the shape and on
-// how many tokens the instance is for, not on timing.
-// Bytes: each weight byte once; the tokens' halves once a group, from the L2.
+// Thread map: blockIdx.x is a group of tiles (for up to 16 tokens 8 of them, else 16; of gate·up half as many
+// of each), blockIdx.y its share of the segments. A warp has two or four tiles, that is one or two m16
+// operands: lane l of a tile holds row l / 4 and the columns 64 (l % 4) … of a unit, and an m16n8k16 wants
+// row l / 4 and four columns of lane l, any four, if the other operand has the same. So weights go from
+// memory to registers to the tensor core, and no lane needs another's. Up to 16 tokens (few_kernel) each warp
+// runs by itself: weights two segments ahead in registers, the tokens' halves from the L1, where the block's
+// warps find what the first of them brought. More tokens (batch_kernel) go through shared memory by cp.async,
+// as their halves are read many times. Where segments are shared out, the block that ends last adds the sums
+// in order: the bits depend on the shape and on how many tokens the instance is for, not on timing. Bytes:
+// each weight byte once; the tokens' halves once a group, from the L2.
 #pragma once
 
 #include "ops/cuda/batch_args.h"
@@ -89,12 +88,13 @@ struct BatchUnits {
   }
 };
 
-/// A warp's sums: of each m16 operand and eight tokens, rows l / 4 of its two tiles, tokens 2 (l % 4) and + 1.
+/// A warp's sums: of each m16 operand and eight tokens, rows l / 4 of its two tiles, tokens 2 (l % 4) and
+/// + 1.
 template <int kTiles, int kTokenTiles>
 using BatchSums = float[kTiles / 2][kTokenTiles][4];
 
-/// acc += the warp's weights of a segment × the tokens' halves. halves(j, i): those of token tile j and the columns
-/// 8 i … 8 i + 7 of each quarter that are this lane's.
+/// acc += the warp's weights of a segment × the tokens' halves. halves(j, i): those of token tile j and the
+/// columns 8 i … 8 i + 7 of each quarter that are this lane's.
 template <QuantFormat F, int kTiles, int kTokenTiles, class Halves>
 __device__ inline void multiply_segment(const Lane<F> (&lanes)[kTiles], int lane, const Halves& halves,
                                         BatchSums<kTiles, kTokenTiles>& acc) {
@@ -164,7 +164,8 @@ __device__ inline void store_sum(const BatchPart& part, int token, int row, floa
   part.out[token * part.out_stride + row] = value;
 }
 
-/// Scales the sums and writes the outputs. Of gate·up the first half of a warp's tiles is gate's, the second up's.
+/// Scales the sums and writes the outputs. Of gate·up the first half of a warp's tiles is gate's, the second
+/// up's.
 template <int kTiles, int kTokenTiles>
 __device__ inline void store_sums(const BatchArgs& args, const BatchPlace<kTiles>& place, int lane,
                                   const BatchSums<kTiles, kTokenTiles>& acc) {
@@ -175,7 +176,8 @@ __device__ inline void store_sums(const BatchArgs& args, const BatchPlace<kTiles
     for (int c = 0; c < 2; ++c) {
       const int token = 8 * j + 2 * (lane % kQuad) + c;
       if (token >= args.n_tokens) continue;
-      const std::byte* tail = args.x + token * args.x_stride + int64_t{args.n_segments} * ActLayout::kF16Bytes;
+      const std::byte* tail =
+          args.x + token * args.x_stride + int64_t{args.n_segments} * ActLayout::kF16Bytes;
       const float factor = args.power * *reinterpret_cast<const float*>(tail);
       const auto sum_of = [&](int r) { return acc[r / 2][j][2 * (r % 2) + c] * factor; };
 #pragma unroll
@@ -242,7 +244,8 @@ __global__ __launch_bounds__(32 * kBatchWarps, 4) void few_kernel(const __grid_c
     multiply_segment<F, kTiles, kTokenTiles>(
         lanes, lane,
         [&](int j, int i) {
-          return *reinterpret_cast<const uint4*>(tokens[j] + int64_t{segment} * ActLayout::kF16Bytes + 64 * i);
+          return *reinterpret_cast<const uint4*>(tokens[j] + int64_t{segment} * ActLayout::kF16Bytes +
+                                                 64 * i);
         },
         acc);
     if (segment + 2 < segments.end) weights.load(lanes, segment + 2, lane);
@@ -256,8 +259,8 @@ __global__ __launch_bounds__(32 * kBatchWarps, 4) void few_kernel(const __grid_c
 #endif
 }
 
-/// Up to 8 kTokenTiles tokens, whose halves the block's warps share, three segments at a time in shared memory: one
-/// that is read, and two on their way.
+/// Up to 8 kTokenTiles tokens, whose halves the block's warps share, three segments at a time in shared
+/// memory: one that is read, and two on their way.
 template <QuantFormat F, int kTokenTiles>
 __global__ __launch_bounds__(32 * kBatchWarps, 2) void batch_kernel(const __grid_constant__ BatchArgs args) {
 #if __CUDA_ARCH__ >= 800
@@ -290,7 +293,8 @@ __global__ __launch_bounds__(32 * kBatchWarps, 2) void batch_kernel(const __grid
     for (int r = 0; r < kTiles; ++r) lanes[r] = next[r];
     if (segment + 1 < segments.end) weights.load(next, segment + 1, lane);
     await_copies<1>();
-    __syncthreads();  // everybody's copies of this segment are there, and nobody reads the one before any more
+    __syncthreads();  // everybody's copies of this segment are there, and nobody reads the one before any
+                      // more
     stage(segment + 2);
     const std::byte* x = reinterpret_cast<const std::byte*>(staged) + stage_of(segment) +
                          lane / kQuad * kBatchPitch + lane % kQuad * 16;

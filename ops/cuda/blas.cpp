@@ -30,8 +30,15 @@ uint32_t alignment_of(const void* p) {
 }
 
 Key key_of(const BlasProduct& p) {
-  return {static_cast<int64_t>(p.type), p.m, p.n, p.k, p.x_stride, p.out_stride,
-          alignment_of(p.w),            alignment_of(p.x), alignment_of(p.out)};
+  return {static_cast<int64_t>(p.type),
+          p.m,
+          p.n,
+          p.k,
+          p.x_stride,
+          p.out_stride,
+          alignment_of(p.w),
+          alignment_of(p.x),
+          alignment_of(p.out)};
 }
 
 /// A product's descriptors and the kernel chosen for it. Columns as cuBLAS counts them: out is (m, n) with n
@@ -56,7 +63,8 @@ class Plan {
     check_blas(lt.preference_create(&preference), "a preference");
     lt.preference_set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &kWorkspaceBytes,
                       sizeof kWorkspaceBytes);
-    const std::array alignments = {alignment_of(p.w), alignment_of(p.x), alignment_of(p.out), alignment_of(p.out)};
+    const std::array alignments = {alignment_of(p.w), alignment_of(p.x), alignment_of(p.out),
+                                   alignment_of(p.out)};
     const std::array names = {
         CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
         CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};

@@ -166,13 +166,13 @@ class CudaBackend final : public Backend, public TokenSampler {
   bool follows_kernel_ = false;  // the stream's last launch was a kernel of ours
   bool sent_ = false;            // this exchange's partial rows are on their way already
   StepKind kind_;
-  int64_t n_vocab_ = 0;                   // of all ranks
-  std::optional<DeviceSampler> sampler_;  // goes after the graphs, as all that they use
+  int64_t n_vocab_ = 0;                                       // of all ranks
+  std::optional<DeviceSampler> sampler_;                      // goes after the graphs, as all that they use
   std::map<std::pair<int, StepKind>, Recording> recordings_;  // by the exchange's variant too
-  DeviceBuffer<float> residual_;   // (max_tokens, n_embd)
-  DeviceBuffer<float> partial_;    // (max_tokens, n_embd)
-  DeviceBuffer<float> q_, k_, v_;  // (max_tokens, local heads · head_dim)
-  DeviceBuffer<float> gate_, up_;  // (max_tokens, n_ff)
+  DeviceBuffer<float> residual_;                              // (max_tokens, n_embd)
+  DeviceBuffer<float> partial_;                               // (max_tokens, n_embd)
+  DeviceBuffer<float> q_, k_, v_;                             // (max_tokens, local heads · head_dim)
+  DeviceBuffer<float> gate_, up_;                             // (max_tokens, n_ff)
   ActivationSet normed_, attended_, hidden_;
   DeviceBuffer<float> router_logits_;  // (max_tokens, kMaxRouterExperts)
   DeviceBuffer<int32_t> chosen_;       // (max_tokens, n_experts_used)

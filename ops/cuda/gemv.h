@@ -25,7 +25,7 @@ struct GemvOperand {
 struct GemvOptions {
   Epilogue epilogue = Epilogue::none;
   bool early = false;                  ///< see gemv()
-  bool fixed = false;  ///< one order of sums, whatever the number of tokens
+  bool fixed = false;                  ///< one order of sums, whatever the number of tokens
   int64_t first_token = 0;             ///< of x and of the outputs
   const int32_t* expert = nullptr;     ///< on the device: which expert, where the parts have some
   const float* factor = nullptr;       ///< on the device: multiplies every output; or null

@@ -21,8 +21,8 @@ namespace tandem::cuda {
 
 class Products {
  public:
-  /// For the current device. most_elements: rows × columns of what is multiplied with one input; larger
-  /// matrices are unpacked in panels.
+  /// For the current device. Weights are known by their address: they live as long as it does. most_elements:
+  /// rows × columns of what is multiplied with one input; larger matrices are unpacked in panels.
   /// `deterministic`: a token's bits don't depend on how many others there are.
   explicit Products(int64_t most_elements, bool deterministic = false);
 

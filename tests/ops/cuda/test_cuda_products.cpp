@@ -103,10 +103,14 @@ class ManyTokens : public ::testing::TestWithParam<TensorType> {
  protected:
   void SetUp() override {
     if (!has_device()) GTEST_SKIP() << "no CUDA device";
-    products_ = std::make_unique<Products>(int64_t{1} << 22);
     std::string why_not;
     has_blas_ = Blas::open(why_not) != nullptr;
     has_batch_ = has_batch_kernel(GetParam());
+  }
+  /// Products knows weights by their address: one for each test's matrices.
+  Products& fresh() {
+    products_ = std::make_unique<Products>(int64_t{1} << 22);
+    return *products_;
   }
   ActForm form() const { return unpacked_bytes(GetParam()) == 4 ? ActForm::f32 : ActForm::f16; }
   double tolerance() const { return is_float(GetParam()) ? kFloatTolerance : kTolerance; }
@@ -136,7 +140,7 @@ TEST_P(ManyTokens, AgreeWithTheReference) {
       for (const int64_t n_tokens : token_counts()) {
         const Input x = make_input(n_tokens, {0, n_cols}, form());
         const auto truth = ref::matmul(m.stored, {0, n_cols}, x.meaning.data(), n_cols, n_tokens);
-        EXPECT_LT(nmse(multiply(*products_, {&weight}, x)[0], truth), tolerance())
+        EXPECT_LT(nmse(multiply(fresh(), {&weight}, x)[0], truth), tolerance())
             << n_rows << "x" << n_cols << " tokens " << n_tokens;
       }
     }
@@ -153,7 +157,7 @@ TEST_P(ManyTokens, ShardsMayBeCutAnywhereInASuperBlock) {
       const Input x = make_input(n_tokens, cols, form());
       EXPECT_TRUE(x.padding_is_zero);
       const auto truth = ref::matmul(m.stored, cols, x.meaning.data(), cols.size(), n_tokens);
-      EXPECT_LT(nmse(multiply(*products_, {&weight}, x)[0], truth), tolerance())
+      EXPECT_LT(nmse(multiply(fresh(), {&weight}, x)[0], truth), tolerance())
           << cols.begin << " " << n_tokens;
     }
   }
@@ -174,7 +178,7 @@ TEST_P(ManyTokens, PartsHaveTheirOwnShapeAndBias) {
   for (size_t i = 0; i < bias.size(); ++i) bias[i] = 0.5F + 0.25F * static_cast<float>(i);
   for (const int64_t n_tokens : {int64_t{12}, int64_t{90}}) {
     const Input x = make_input(n_tokens, {0, n_cols}, form());
-    const auto got = multiply(*products_, {&weights[0], &weights[1], &weights[2]}, x, Epilogue::none, bias);
+    const auto got = multiply(fresh(), {&weights[0], &weights[1], &weights[2]}, x, Epilogue::none, bias);
     for (size_t part = 0; part < 3; ++part) {
       auto truth = ref::matmul(stored[part].stored, {0, n_cols}, x.meaning.data(), n_cols, n_tokens);
       const auto n_rows = static_cast<size_t>(stored[part].stored.n_rows);
@@ -198,8 +202,8 @@ TEST_P(ManyTokens, GatesMeetTheirUps) {
       const auto u = ref::matmul(up.stored, {0, n_cols}, x.meaning.data(), n_cols, n_tokens);
       std::vector<double> swiglu;
       for (size_t i = 0; i < g.size(); ++i) swiglu.push_back(g[i] / (1.0 + std::exp(-g[i])) * u[i]);
-      EXPECT_LT(nmse(multiply(*products_, {&wg, &wu}, x, Epilogue::swiglu)[0], swiglu), 10 * tolerance());
-      EXPECT_GT(nmse(multiply(*products_, {&wg, &wu}, x, Epilogue::geglu)[0], swiglu), 100 * tolerance());
+      EXPECT_LT(nmse(multiply(fresh(), {&wg, &wu}, x, Epilogue::swiglu)[0], swiglu), 10 * tolerance());
+      EXPECT_GT(nmse(multiply(fresh(), {&wg, &wu}, x, Epilogue::geglu)[0], swiglu), 100 * tolerance());
     }
   }
 }
@@ -211,7 +215,7 @@ TEST_P(ManyTokens, LargeAndSmallActivationsDontOverflow) {
     for (const int64_t n_tokens : {int64_t{7}, int64_t{80}}) {
       const Input x = make_input(n_tokens, {0, 512}, form(), size);
       const auto truth = ref::matmul(m.stored, {0, 512}, x.meaning.data(), 512, n_tokens);
-      EXPECT_LT(nmse(multiply(*products_, {&weight}, x)[0], truth), tolerance()) << size;
+      EXPECT_LT(nmse(multiply(fresh(), {&weight}, x)[0], truth), tolerance()) << size;
     }
   }
 }
@@ -221,7 +225,7 @@ TEST_P(ManyTokens, TheComparerRejectsAWrongAnswer) {
   const Input x = make_input(16, {0, 512}, form());
   const auto truth = ref::matmul(m.stored, {0, 512}, x.meaning.data(), 512, 16);
   const CudaMatrix weight = upload(m, {0, 512});
-  std::vector<float> got = multiply(*products_, {&weight}, x)[0];
+  std::vector<float> got = multiply(fresh(), {&weight}, x)[0];
   ASSERT_LT(nmse(got, truth), tolerance());
   got[5] *= 1.1F;
   EXPECT_GT(nmse(got, truth), tolerance());
@@ -232,8 +236,8 @@ TEST_P(ManyTokens, BitsDontDependOnTheOtherTokens) {
   if (!has_batch_) GTEST_SKIP() << "no tensor cores for it";
   const RandomMatrix m = random_matrix(GetParam(), 300, 1024, 14);
   const CudaMatrix weight = upload(m, {0, 1024});
-  const std::vector<float> many = multiply(*products_, {&weight}, make_input(64, {0, 1024}, form()))[0];
-  const std::vector<float> fewer = multiply(*products_, {&weight}, make_input(40, {0, 1024}, form()))[0];
+  const std::vector<float> many = multiply(fresh(), {&weight}, make_input(64, {0, 1024}, form()))[0];
+  const std::vector<float> fewer = multiply(fresh(), {&weight}, make_input(40, {0, 1024}, form()))[0];
   EXPECT_TRUE(std::equal(fewer.begin(), fewer.end(), many.begin()));
 }
 
