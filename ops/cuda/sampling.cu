@@ -14,6 +14,7 @@ using sampling::Key;
 using sampling::Road;
 using sampling::Segment;
 
+constexpr int kResolveThreads = 128;
 constexpr int kScanThreads = 256;
 constexpr int kChooseThreads = 1024;
 constexpr int64_t kKeyPackets = 2;  ///< a key's halves
@@ -30,7 +31,8 @@ __device__ inline Row row_of(const SampleArgs& args, int64_t row) {
 }
 
 /// Thread map: a thread a token. Reads and writes a few bytes each.
-__global__ void resolve_kernel(const __grid_constant__ ResolveArgs args) {
+__global__ __launch_bounds__(kResolveThreads) void resolve_kernel(
+    const __grid_constant__ ResolveArgs args) {
   const int64_t t = blockIdx.x * int64_t{blockDim.x} + threadIdx.x;
   if (t >= args.n_tokens) return;
   const int32_t sequence = args.sequences[t];
@@ -168,7 +170,7 @@ struct RowsArgs {
 };
 
 /// Thread map: a thread a logit of a row (blockIdx.y); 8 bytes to every peer.
-__global__ void send_rows_kernel(const __grid_constant__ RowsArgs args) {
+__global__ __launch_bounds__(kScanThreads) void send_rows_kernel(const __grid_constant__ RowsArgs args) {
   device::let_next_start();
   device::wait_for_inputs();
   const SampleArgs& sample = args.sample;
@@ -184,7 +186,7 @@ __global__ void send_rows_kernel(const __grid_constant__ RowsArgs args) {
 }
 
 /// Thread map: a thread a logit of a row (blockIdx.y) of a rank (blockIdx.z).
-__global__ void receive_rows_kernel(const __grid_constant__ RowsArgs args) {
+__global__ __launch_bounds__(kScanThreads) void receive_rows_kernel(const __grid_constant__ RowsArgs args) {
   device::let_next_start();
   device::wait_for_inputs();
   const SampleArgs& sample = args.sample;
@@ -233,8 +235,7 @@ void start(void (*kernel)(Args), const LaunchShape& shape, Args args, cudaStream
 }  // namespace
 
 void launch_resolve(const ResolveArgs& args, cudaStream_t stream) {
-  constexpr int kThreads = 128;
-  start(resolve_kernel, {ceil_div(args.n_tokens, kThreads), kThreads}, args, stream);
+  start(resolve_kernel, {ceil_div(args.n_tokens, kResolveThreads), kResolveThreads}, args, stream);
 }
 
 void launch_scan(const SampleArgs& args, bool early, cudaStream_t stream) {
