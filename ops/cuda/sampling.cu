@@ -31,8 +31,7 @@ __device__ inline Row row_of(const SampleArgs& args, int64_t row) {
 }
 
 /// Thread map: a thread a token. Reads and writes a few bytes each.
-__global__ __launch_bounds__(kResolveThreads) void resolve_kernel(
-    const __grid_constant__ ResolveArgs args) {
+__global__ __launch_bounds__(kResolveThreads) void resolve_kernel(const __grid_constant__ ResolveArgs args) {
   const int64_t t = blockIdx.x * int64_t{blockDim.x} + threadIdx.x;
   if (t >= args.n_tokens) return;
   const int32_t sequence = args.sequences[t];
