@@ -6,6 +6,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "launch/session.h"
 #include "ops/core/check.h"
 #include "runtime/model/memory_plan.h"
 #include "runtime/model/preset.h"
@@ -87,6 +88,7 @@ int64_t usable_bytes() {
 
 PlanRequest request_of(int64_t context, int64_t n_sequences) {
   PlanRequest request;
+  request.batch_tokens = batch_tokens_of(0, true);
   request.context_tokens = context;
   request.n_sequences = n_sequences;
   request.n_multiprocessors = kMultiprocessors;
