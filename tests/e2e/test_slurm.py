@@ -315,7 +315,7 @@ class Requeues(Slurm):
 class Tandem(Slurm):
     """The same with tandem itself on a tiny model: the output is, to the byte, that of a run which nobody stopped."""
 
-    N_REQUESTS = 2200
+    N_REQUESTS = 9000
     N_PROMPT = 200
 
     def setUp(self):
