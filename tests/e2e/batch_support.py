@@ -54,7 +54,7 @@ def mixed_lines(n, seed=1, most_tokens=16):
 
 def long_lines():
     """Minutes of work for a batch of one sequence, some seconds for one of sixteen."""
-    return [request(f"r{i}", prompt="abc", max_tokens=300, ignore_eos=True, n=8) for i in range(20)]
+    return [request(f"r{i}", prompt="abc", max_tokens=300, ignore_eos=True, n=24) for i in range(20)]
 
 
 class Batch:

@@ -209,11 +209,11 @@ class Signals(Case):
     def test_a_second_sigterm_ends_at_once(self):
         batch = self.batch(long_lines())
         codes = set()
-        for _ in range(10):  # the second one has to come before the first one's end
+        for i in range(60):  # the second one has to come before the first one's end, but not together with it
             with batch.job("-np", 1) as job:
                 job.wait_for_text(b", loaded in ", "stderr")
                 os.kill(job.process.pid, signal.SIGTERM)
-                time.sleep(0.0005)
+                time.sleep(i % 12 * 0.0001)
                 os.kill(job.process.pid, signal.SIGTERM)
                 codes.add(job.wait_for_end(5))
             if 143 in codes:
