@@ -119,6 +119,8 @@ await() {
 # into the queue once more, at most MAX_RESTARTS times.
 finish() {
   unstage
+  # The warning came before tandem listened for it: nothing was done that could be lost.
+  if ((code == 128 + $(kill -l USR1))); then code=75; fi
   case $code in
     0) say "done"; rm -f -- "${journal:-none}.stuck" ;;
     65) rm -f -- "${journal:-none}.stuck"; say "done, but some lines failed: see the output's error records" ;;
