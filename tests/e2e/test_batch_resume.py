@@ -106,6 +106,7 @@ class Journals(Case):
         batch = self.batch(long_lines())
         with batch.job("-np", 1) as job:
             job.wait_for(lambda: batch_kills.size_of(batch.journal) > 0, "a journal")
+            os.kill(job.process.pid, signal.SIGSTOP)  # so that it is there as long as it takes
             link = batch.path("link")
             os.symlink(batch.folder, link)
             for output in (batch.output, os.path.join(link, "out.jsonl")):
@@ -114,6 +115,7 @@ class Journals(Case):
                     self.assertEqual(result.code, 75, result.err)
                     self.assertIn("another process is working on this output", result.err)
             self.assertIsNone(job.process.poll())
+            os.kill(job.process.pid, signal.SIGCONT)
 
     def test_a_full_disk_loses_nothing(self):
         reference = self.batch(self.lines)
