@@ -39,7 +39,7 @@ bool SchedulerWorld::step(Scheduler& scheduler) {
   // The road of a real plan, so that nothing it needs is left behind.
   last_plan_ = StepPlan::deserialize(last_plan_.serialize());
   if (!last_plan_.sequences.empty()) launch(last_plan_, scheduler);
-  expect(in_flight_.size() <= static_cast<size_t>(limits_.lookahead + 1), "{} steps in flight",
+  expect(static_cast<int64_t>(in_flight_.size()) <= limits_.lookahead + 1, "{} steps in flight",
          in_flight_.size());
   for (int i = 0; i < last_plan_.n_collect; ++i) {
     expect(!in_flight_.empty(), "a step is collected that was not launched");

@@ -418,6 +418,35 @@ TEST(SchedulerSimulation, TheChecksNoticeASkippedPosition) {
             50);
 }
 
+TEST(SchedulerSimulation, TheChecksNoticeAReaderOfWhatTheSameStepWrites) {
+  SchedulerLimits limits;
+  limits.n_pages = 4;
+  limits.page_tokens = 2;
+  limits.n_vocab = 10;
+  limits.max_sequences = 2;
+  for (const bool spoilt : {false, true}) {
+    Scheduler scheduler(limits);
+    SchedulerWorld world(limits);
+    GenerationRequest request;
+    request.prompt = {1, 2, 3};
+    request.max_new_tokens = 1;
+    scheduler.submit(std::move(request));
+    world.spoil_plan = [spoilt](StepPlan& plan) {
+      if (!spoilt) return;
+      // Another sequence goes on behind the page that this step fills.
+      const PlanSequence first = plan.sequences[0];
+      const int32_t other = 1 - first.slot;
+      plan.admissions.push_back({other, {}, {1, 2}});
+      plan.sequences.push_back({other, 2, {5}, {first.pages[0], 3}, false, -1});
+    };
+    if (spoilt) {
+      EXPECT_THROW(world.step(scheduler), Fault);
+    } else {
+      EXPECT_NO_THROW(world.step(scheduler));
+    }
+  }
+}
+
 TEST(SchedulerSimulation, TheChecksNoticeWrongAnswers) {
   uint64_t seed = 0;
   const auto is_plain = [](const auto& asked) { return !asked->evaluates && !asked->cancelled; };
