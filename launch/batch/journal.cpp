@@ -144,7 +144,7 @@ void Journal::read_back(uint64_t size) {
   }
 }
 
-void Journal::start(JournalFacts facts) {
+void Journal::start(const JournalFacts& facts) {
   if (disk_.truncate(file_.get(), 0) != 0) fail_io(path_);
   is_new_ = true;
   offsets_.assign(offsets_.size(), 0);
@@ -184,7 +184,8 @@ void Journal::bind(const JournalFacts& facts) {
       return;
     }
     if (opening_ == JournalOpening::go_on) fail_facts(path_, differences);
-    start(facts_.front());
+    const JournalFacts first = facts_.front();
+    start(first);
   }
   write_record(facts_kind, facts.dump());
   facts_.push_back(facts);

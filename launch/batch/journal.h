@@ -91,7 +91,7 @@ class Journal {
   void lock();
   void open(const JournalFacts& facts);
   void read_back(uint64_t size);
-  void start(JournalFacts facts);
+  void start(const JournalFacts& facts);
   bool take(uint64_t offset, const Head& head, const std::string& payload);
   void write_record(Kind kind, std::string_view payload);
 

@@ -117,7 +117,7 @@ class Kills:
         # Before the program has its handlers it ends as any program does; at its end it may be done.
         if ranks == 0 and code not in (REQUEUE, self.code, -getattr(signal, kind)):
             raise Failure(f"{kind}: ended with {code}: {job.stderr()}")
-        if seconds > 10:  # the second that SIGTERM has is held by test_batch_resume, alone
+        if seconds > END_LIMIT_S:  # the second that SIGTERM has is held by test_batch_resume, alone
             raise Failure(f"{kind}: ended after {seconds:.1f} s: {job.stderr()}")
 
     def case(self):

@@ -112,9 +112,9 @@ TEST(BatchResponse, LogprobsOfCompletions) {
 }
 
 TEST(BatchResponse, LogprobsEndWhereAStopTextCutTheAnswer) {
-  const auto n_tokens = [](BatchChoice choice) {
+  const auto n_tokens = [](const BatchChoice& one) {
     const std::string line =
-        answer_line(kIdentity, 3, "a", request(BatchEndpoint::completions, 0), 5, {choice}, token_bytes);
+        answer_line(kIdentity, 3, "a", request(BatchEndpoint::completions, 0), 5, {one}, token_bytes);
     return Json::parse(line)["response"]["body"]["choices"][0]["logprobs"]["tokens"].size();
   };
   BatchChoice choice = choice_of("ab", {'a', 'b', 'c', 'd'});
