@@ -16,6 +16,7 @@ class Counting final : public DeviceCollective {
   std::string_view name() const override { return name_; }
   bool capturable() const override { return capturable_; }
   void all_reduce(float*, int64_t, cudaStream_t) override { ++n_calls_; }
+  void all_gather(const std::byte*, std::byte*, size_t, cudaStream_t) override { ++n_calls_; }
   std::span<std::byte* const> windows() const override { return windows_; }
   size_t window_bytes() const override { return windows_.size() * 64; }
 
@@ -32,12 +33,13 @@ TEST(SwitchedCollective, uses_what_is_selected) {
   std::vector<std::unique_ptr<DeviceCollective>> ways;
   ways.push_back(std::make_unique<Counting>("peer", true, 2, n_peer));
   ways.push_back(std::make_unique<Counting>("mpi", false, 0, n_mpi));
-  SwitchedCollective switched(std::move(ways));
+  SwitchedCollective switched(std::move(ways), 2);
   std::set<int> variants = {switched.variant()};
   EXPECT_EQ(switched.name(), "peer");
   EXPECT_EQ(switched.windows().size(), 2U);
   switched.all_reduce(nullptr, 1, nullptr);
-  EXPECT_EQ(n_peer, 1);
+  switched.all_gather(nullptr, nullptr, 1, nullptr);
+  EXPECT_EQ(n_peer, 2);
 
   switched.select(0, true);
   variants.insert(switched.variant());
@@ -45,7 +47,7 @@ TEST(SwitchedCollective, uses_what_is_selected) {
   EXPECT_EQ(switched.window_bytes(), 0U);
   EXPECT_TRUE(switched.capturable());
   switched.all_reduce(nullptr, 1, nullptr);
-  EXPECT_EQ(n_peer, 1);
+  EXPECT_EQ(n_peer, 2);
 
   switched.select(1, false);
   variants.insert(switched.variant());
