@@ -11,7 +11,6 @@
 namespace tandem::cuda {
 namespace {
 
-constexpr int kThreads = 32 * kBatchWarps;
 constexpr int kMostTiles = 16;         ///< of a block (batch_kernel.cuh)
 constexpr int kMostBlocks = 4;         ///< a multiprocessor
 constexpr int64_t kLeastSegments = 4;  ///< that a block works on, where there are so many
@@ -59,13 +58,14 @@ void launch_type(TensorType type, std::span<const GemvOperand> parts, const Cuda
     to.n_groups = static_cast<int32_t>(ceil_div(to.n_tiles, pair ? kernel.tiles / 2 : kernel.tiles));
     if (!pair || args.n_parts == 1) n_groups += to.n_groups;
   }
-  // As many blocks as run at once share the work, where a block keeps enough of it.
+  // As many blocks as run at once share the work, where a block keeps enough of it; no more, because those
+  // that share wait for each other.
   const int64_t slots = int64_t{scratch.n_multiprocessors()} * kernel.blocks;
   const int64_t most = std::max<int64_t>(1, args.n_segments / kLeastSegments);
   args.n_splits = static_cast<int32_t>(std::clamp<int64_t>(slots / n_groups, 1, most));
   args.partials = scratch.partials();
   args.tickets = scratch.tickets();
-  LaunchShape shape{n_groups, kThreads, kernel.shared_bytes, options.early};
+  LaunchShape shape{n_groups, kernel.threads, kernel.shared_bytes, options.early};
   shape.n_rows = args.n_splits;
   launch(kernel.function, shape, &args, stream);
 }
@@ -78,9 +78,9 @@ bool has_batch_kernel(TensorType type) {
 }
 
 size_t BatchScratch::bytes_on(int n_multiprocessors) {
-  // A block's sums for kMaxBatchTokens, of as many blocks as run at once, and a ticket each.
+  // A block's sums for kMaxBatchTokens, of as many blocks as run at once, and two tickets each.
   return static_cast<size_t>(n_multiprocessors) * kMostBlocks *
-         (kMostTiles * kTileRows * kMaxBatchTokens * sizeof(float) + sizeof(uint32_t));
+         (kMostTiles * kTileRows * kMaxBatchTokens * sizeof(float) + 2 * sizeof(uint32_t));
 }
 
 BatchScratch::BatchScratch() {
@@ -89,7 +89,7 @@ BatchScratch::BatchScratch() {
   check(cudaDeviceGetAttribute(&n_multiprocessors_, cudaDevAttrMultiProcessorCount, device));
   const auto n_blocks = static_cast<size_t>(n_multiprocessors_) * kMostBlocks;
   partials_ = DeviceBuffer<float>(n_blocks * kMostTiles * kTileRows * kMaxBatchTokens);
-  tickets_ = DeviceBuffer<uint32_t>(n_blocks);
+  tickets_ = DeviceBuffer<uint32_t>(2 * n_blocks);
   check(cudaMemset(tickets_.data(), 0, tickets_.bytes()));
   check(cudaStreamSynchronize(nullptr));  // streams of ours don't wait for it
 }

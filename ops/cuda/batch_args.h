@@ -8,8 +8,6 @@
 
 namespace tandem::cuda {
 
-inline constexpr int kBatchWarps = 4;
-
 struct BatchPart {
   const std::byte* tiles = nullptr;  ///< (n_tiles, n_segments, unit bytes)
   const float* bias = nullptr;       ///< (n_rows) or null
@@ -31,7 +29,7 @@ struct BatchArgs {
   Epilogue epilogue = Epilogue::none;
   float power = 1;              ///< of the sums: what halves of weights are too large by
   float* partials = nullptr;    ///< with splits: (n_groups, n_splits, sums of a block)
-  uint32_t* tickets = nullptr;  ///< with splits: (n_groups), zeros between launches
+  uint32_t* tickets = nullptr;  ///< with splits: (n_groups, 2), zeros between launches
 };
 
 }  // namespace tandem::cuda

@@ -8,9 +8,9 @@
 // memory to registers to the tensor core, and no lane needs another's. Up to 16 tokens (few_kernel) each warp
 // runs by itself: weights two segments ahead in registers, the tokens' halves from the L1, where the block's
 // warps find what the first of them brought. More tokens (batch_kernel) go through shared memory by cp.async,
-// as their halves are read many times. Where segments are shared out, the block that ends last adds the sums
-// in order: the bits depend on the shape and on how many tokens the instance is for, not on timing. Bytes:
-// each weight byte once; the tokens' halves once a group, from the L2.
+// as their halves are read many times. Where segments are shared out, each of the blocks adds up some tokens'
+// sums, in order: the bits depend on the shape and on how many tokens the instance is for, not on timing.
+// Bytes: each weight byte once; the tokens' halves once a group, from the L2.
 #pragma once
 
 #include "ops/cuda/batch_args.h"
@@ -42,8 +42,20 @@ __device__ inline void await_copies() {
 #endif
 }
 
+/// How a kernel is cut: tiles a warp, warps a block, blocks a multiprocessor, segments of tokens' halves in
+/// shared memory.
+}  // namespace device
+template <int kTilesIn, int kWarpsIn, int kBlocksIn, int kStagesIn = 0>
+struct BatchShape {
+  static constexpr int kTiles = kTilesIn;
+  static constexpr int kWarps = kWarpsIn;
+  static constexpr int kBlocks = kBlocksIn;
+  static constexpr int kStages = kStagesIn;
+};
+namespace device {
+
 /// Where a warp's kTiles tiles are: one half gate's and one half up's, or all in a row.
-template <int kTiles>
+template <int kTiles, int kWarps>
 struct BatchPlace {
   int part = 0;   ///< of the first half
   int other = 0;  ///< of the second
@@ -54,13 +66,13 @@ struct BatchPlace {
     int group = static_cast<int>(blockIdx.x);
     if (args.epilogue != Epilogue::none) {
       other = 1;
-      tile = second = (group * kBatchWarps + warp) * (kTiles / 2);
+      tile = second = (group * kWarps + warp) * (kTiles / 2);
       return;
     }
     while (part + 1 < args.n_parts && group >= args.parts[part].n_groups)
       group -= args.parts[part++].n_groups;
     other = part;
-    tile = (group * kBatchWarps + warp) * kTiles;
+    tile = (group * kWarps + warp) * kTiles;
     second = tile + kTiles / 2;
   }
   /// Of the warp's tile r.
@@ -73,7 +85,8 @@ template <class F, int kTiles>
 struct BatchUnits {
   const std::byte* units[kTiles];
 
-  __device__ BatchUnits(const BatchArgs& args, const BatchPlace<kTiles>& place) {
+  template <int kWarps>
+  __device__ BatchUnits(const BatchArgs& args, const BatchPlace<kTiles, kWarps>& place) {
 #pragma unroll
     for (int r = 0; r < kTiles; ++r) {
       const BatchPart& part = args.parts[place.part_of(r)];
@@ -110,52 +123,86 @@ __device__ inline void multiply_segment(const Lane<F> (&lanes)[kTiles], int lane
       first[r] = half_word<F>(lanes[r], scales[r], i / 4, 2 * i % 8);
       second[r] = half_word<F>(lanes[r], scales[r], i / 4, 2 * i % 8 + 1);
     }
+    // Some tokens' halves at a time, then all of the first words, then all of the second: no product waits
+    // for the one before it.
+    constexpr int kAtOnce = kTokenTiles < 4 ? kTokenTiles : 4;
 #pragma unroll
-    for (int j = 0; j < kTokenTiles; ++j) {
-      const uint4 b = halves(j, i);
+    for (int begin = 0; begin < kTokenTiles; begin += kAtOnce) {
+      uint4 b[kAtOnce];
 #pragma unroll
-      for (int m = 0; m < kTiles / 2; ++m) {
-        mma(acc[m][j], bits_of(first[2 * m].low), bits_of(first[2 * m + 1].low), bits_of(first[2 * m].high),
-            bits_of(first[2 * m + 1].high), b.x, b.y);
-        mma(acc[m][j], bits_of(second[2 * m].low), bits_of(second[2 * m + 1].low),
-            bits_of(second[2 * m].high), bits_of(second[2 * m + 1].high), b.z, b.w);
+      for (int j = 0; j < kAtOnce; ++j) b[j] = halves(begin + j, i);
+#pragma unroll
+      for (int j = 0; j < kAtOnce; ++j) {
+#pragma unroll
+        for (int m = 0; m < kTiles / 2; ++m)
+          mma(acc[m][begin + j], bits_of(first[2 * m].low), bits_of(first[2 * m + 1].low),
+              bits_of(first[2 * m].high), bits_of(first[2 * m + 1].high), b[j].x, b[j].y);
+      }
+#pragma unroll
+      for (int j = 0; j < kAtOnce; ++j) {
+#pragma unroll
+        for (int m = 0; m < kTiles / 2; ++m)
+          mma(acc[m][begin + j], bits_of(second[2 * m].low), bits_of(second[2 * m + 1].low),
+              bits_of(second[2 * m].high), bits_of(second[2 * m + 1].high), b[j].z, b[j].w);
       }
     }
   }
 }
 
-/// Puts the block's sums beside those of the group's other blocks. Returns whether this block came last: then
-/// acc is the sum of all, in order.
-template <int kTiles, int kTokenTiles>
-__device__ inline bool join_splits(const BatchArgs& args, BatchSums<kTiles, kTokenTiles>& acc) {
-  constexpr int kThreads = 32 * kBatchWarps;
+/// Adds up the sums of the blocks that share a group's segments, in their order: each block leaves its own in
+/// memory, waits for the others', and gets the whole sums of every n_splits-th token tile, its own number's
+/// first. The blocks of a launch that shares segments run all at once (batch.cpp), so they may wait.
+template <int kTiles, int kTokenTiles, int kWarps>
+__device__ inline void join_splits(const BatchArgs& args, BatchSums<kTiles, kTokenTiles>& acc) {
+  constexpr int kThreads = 32 * kWarps;
   constexpr int kSums = 2 * kTiles * kTokenTiles;  // a thread
-  __shared__ bool last;
-  float* flat = &acc[0][0][0];
   float* sums = args.partials + blockIdx.x * (int64_t{args.n_splits} * kSums * kThreads) + threadIdx.x;
-  float* mine = sums + blockIdx.y * (kSums * kThreads);
+  const auto place = [](int split, int m, int j, int e) {
+    return (split * kSums + (m * kTokenTiles + j) * 4 + e) * kThreads;
+  };
 #pragma unroll
-  for (int e = 0; e < kSums; ++e) __stcg(mine + e * kThreads, flat[e]);
+  for (int j = 0; j < kTokenTiles; ++j) {
+#pragma unroll
+    for (int m = 0; m < kTiles / 2; ++m) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) __stcg(sums + place(static_cast<int>(blockIdx.y), m, j, e), acc[m][j][e]);
+    }
+  }
   __syncthreads();
-  if (threadIdx.x == 0) {
+  uint32_t* arrived = args.tickets + 2 * blockIdx.x;
+  const auto add = [](uint32_t* to) {
     uint32_t before;
     asm volatile("fence.acq_rel.gpu;\n\tatom.acq_rel.gpu.global.add.u32 %0, [%1], 1;"
                  : "=r"(before)
-                 : "l"(args.tickets + blockIdx.x)
+                 : "l"(to)
                  : "memory");
-    last = static_cast<int>(before) + 1 == args.n_splits;
-    if (last) args.tickets[blockIdx.x] = 0;
+    return static_cast<int>(before) + 1;
+  };
+  if (threadIdx.x == 0) {
+    add(arrived);
+    uint32_t seen;
+    do {
+      asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(arrived) : "memory");
+    } while (static_cast<int>(seen) < args.n_splits);
+    if (add(arrived + 1) == args.n_splits) arrived[0] = arrived[1] = 0;  // for the next launch
   }
   __syncthreads();
-  if (!last) return false;
 #pragma unroll
-  for (int e = 0; e < kSums; ++e) flat[e] = 0;
-#pragma unroll 2
-  for (int split = 0; split < args.n_splits; ++split) {
+  for (int j = 0; j < kTokenTiles; ++j) {
+    if (j % args.n_splits != static_cast<int>(blockIdx.y)) continue;
 #pragma unroll
-    for (int e = 0; e < kSums; ++e) flat[e] += __ldcg(sums + (split * kSums + e) * kThreads);
+    for (int m = 0; m < kTiles / 2; ++m) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) acc[m][j][e] = __ldcg(sums + place(0, m, j, e));
+    }
+    for (int split = 1; split < args.n_splits; ++split) {
+#pragma unroll
+      for (int m = 0; m < kTiles / 2; ++m) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) acc[m][j][e] += __ldcg(sums + place(split, m, j, e));
+      }
+    }
   }
-  return true;
 }
 
 __device__ inline void store_sum(const BatchPart& part, int token, int row, float value) {
@@ -164,14 +211,15 @@ __device__ inline void store_sum(const BatchPart& part, int token, int row, floa
   part.out[token * part.out_stride + row] = value;
 }
 
-/// Scales the sums and writes the outputs. Of gate·up the first half of a warp's tiles is gate's, the second
-/// up's.
-template <int kTiles, int kTokenTiles>
-__device__ inline void store_sums(const BatchArgs& args, const BatchPlace<kTiles>& place, int lane,
+/// Scales the sums and writes the outputs, of every n_splits-th token tile (join_splits). Of gate·up the
+/// first half of a warp's tiles is gate's, the second up's.
+template <int kTiles, int kTokenTiles, int kWarps>
+__device__ inline void store_sums(const BatchArgs& args, const BatchPlace<kTiles, kWarps>& place, int lane,
                                   const BatchSums<kTiles, kTokenTiles>& acc) {
   const bool pair = args.epilogue != Epilogue::none;
 #pragma unroll
   for (int j = 0; j < kTokenTiles; ++j) {
+    if (j % args.n_splits != static_cast<int>(blockIdx.y)) continue;
 #pragma unroll
     for (int c = 0; c < 2; ++c) {
       const int token = 8 * j + 2 * (lane % kQuad) + c;
@@ -204,12 +252,12 @@ struct BatchRange {
 };
 
 /// The tokens' halves of a segment to shared memory; those beyond the last are the last's again.
-template <int kTokenTiles>
+template <int kTokenTiles, int kWarps>
 __device__ inline void stage_tokens(const BatchArgs& args, int segment, uint32_t to) {
   constexpr int kPieces = 2 * kSegmentCols / 16;  // of a token
 #pragma unroll
-  for (int i = 0; i < 8 * kTokenTiles * kPieces / (32 * kBatchWarps); ++i) {
-    const int piece = i * 32 * kBatchWarps + static_cast<int>(threadIdx.x);
+  for (int i = 0; i < 8 * kTokenTiles * kPieces / (32 * kWarps); ++i) {
+    const int piece = i * 32 * kWarps + static_cast<int>(threadIdx.x);
     const int token = piece / kPieces;
     copy_ahead(to + token * kBatchPitch + piece % kPieces * 16,
                args.x + min(token, args.n_tokens - 1) * args.x_stride +
@@ -220,14 +268,16 @@ __device__ inline void stage_tokens(const BatchArgs& args, int segment, uint32_t
 }  // namespace device
 
 /// Up to 8 kTokenTiles tokens, each warp by itself.
-template <QuantFormat F, int kTokenTiles>
-__global__ __launch_bounds__(32 * kBatchWarps, 4) void few_kernel(const __grid_constant__ BatchArgs args) {
+template <QuantFormat F, int kTokenTiles, class Shape>
+__global__ __launch_bounds__(32 * Shape::kWarps,
+                             Shape::kBlocks) void few_kernel(const __grid_constant__ BatchArgs args) {
 #if __CUDA_ARCH__ >= 800
   using namespace device;
-  constexpr int kTiles = 2;
+  constexpr int kTiles = Shape::kTiles;
+  constexpr int kWarps = Shape::kWarps;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const BatchRange segments(args);
-  const BatchPlace<kTiles> place(args, static_cast<int>(threadIdx.x) / 32);
+  const BatchPlace<kTiles, kWarps> place(args, static_cast<int>(threadIdx.x) / 32);
   let_next_start();
   const BatchUnits<F, kTiles> weights(args, place);
   Lane<F> even[kTiles];
@@ -254,28 +304,30 @@ __global__ __launch_bounds__(32 * kBatchWarps, 4) void few_kernel(const __grid_c
     multiply(even, segment);
     if (segment + 1 < segments.end) multiply(odd, segment + 1);
   }
-  if (args.n_splits > 1 && !join_splits<kTiles, kTokenTiles>(args, acc)) return;
+  if (args.n_splits > 1) join_splits<kTiles, kTokenTiles, kWarps>(args, acc);
   store_sums<kTiles, kTokenTiles>(args, place, lane, acc);
 #endif
 }
 
 /// Up to 8 kTokenTiles tokens, whose halves the block's warps share, three segments at a time in shared
 /// memory: one that is read, and two on their way.
-template <QuantFormat F, int kTokenTiles>
-__global__ __launch_bounds__(32 * kBatchWarps, 2) void batch_kernel(const __grid_constant__ BatchArgs args) {
+template <QuantFormat F, int kTokenTiles, class Shape>
+__global__ __launch_bounds__(32 * Shape::kWarps,
+                             Shape::kBlocks) void batch_kernel(const __grid_constant__ BatchArgs args) {
 #if __CUDA_ARCH__ >= 800
   using namespace device;
-  constexpr int kTiles = 4;
-  constexpr int kStages = 3;
+  constexpr int kTiles = Shape::kTiles;
+  constexpr int kWarps = Shape::kWarps;
+  constexpr int kStages = Shape::kStages;
   constexpr int kStageBytes = 8 * kTokenTiles * kBatchPitch;
   extern __shared__ uint4 staged[];  // (kStages, 8 kTokenTiles, kBatchPitch bytes)
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const BatchRange segments(args);
-  const BatchPlace<kTiles> place(args, static_cast<int>(threadIdx.x) / 32);
+  const BatchPlace<kTiles, kWarps> place(args, static_cast<int>(threadIdx.x) / 32);
   const auto shared = static_cast<uint32_t>(__cvta_generic_to_shared(staged));
   const auto stage_of = [&](int segment) { return (segment - segments.begin) % kStages * kStageBytes; };
   const auto stage = [&](int segment) {
-    if (segment < segments.end) stage_tokens<kTokenTiles>(args, segment, shared + stage_of(segment));
+    if (segment < segments.end) stage_tokens<kTokenTiles, kWarps>(args, segment, shared + stage_of(segment));
     end_of_copies();
   };
 
@@ -285,36 +337,45 @@ __global__ __launch_bounds__(32 * kBatchWarps, 2) void batch_kernel(const __grid
   if (segments.begin < segments.end) weights.load(next, segments.begin, lane);
   wait_for_inputs();
   BatchSums<kTiles, kTokenTiles> acc = {};
-  stage(segments.begin);
-  stage(segments.begin + 1);
+#pragma unroll
+  for (int i = 0; i < kStages - 1; ++i) stage(segments.begin + i);
   for (int segment = segments.begin; segment < segments.end; ++segment) {
     Lane<F> lanes[kTiles];
 #pragma unroll
     for (int r = 0; r < kTiles; ++r) lanes[r] = next[r];
     if (segment + 1 < segments.end) weights.load(next, segment + 1, lane);
-    await_copies<1>();
+    await_copies<kStages - 2>();
     __syncthreads();  // everybody's copies of this segment are there, and nobody reads the one before any
                       // more
-    stage(segment + 2);
+    stage(segment + kStages - 1);
     const std::byte* x = reinterpret_cast<const std::byte*>(staged) + stage_of(segment) +
                          lane / kQuad * kBatchPitch + lane % kQuad * 16;
     multiply_segment<F, kTiles, kTokenTiles>(
         lanes, lane,
         [&](int j, int i) { return *reinterpret_cast<const uint4*>(x + 8 * j * kBatchPitch + 64 * i); }, acc);
   }
-  if (args.n_splits > 1 && !join_splits<kTiles, kTokenTiles>(args, acc)) return;
+  if (args.n_splits > 1) join_splits<kTiles, kTokenTiles, kWarps>(args, acc);
   store_sums<kTiles, kTokenTiles>(args, place, lane, acc);
 #endif
 }
 
-template <QuantFormat F, int kTokenTiles>
+template <QuantFormat F, int kTokenTiles, class Shape>
 BatchKernel few_instance() {
-  return {reinterpret_cast<const void*>(few_kernel<F, kTokenTiles>), 8 * kTokenTiles, 2 * kBatchWarps, 4, 0};
+  return {reinterpret_cast<const void*>(few_kernel<F, kTokenTiles, Shape>),
+          8 * kTokenTiles,
+          Shape::kTiles * Shape::kWarps,
+          Shape::kBlocks,
+          32 * Shape::kWarps,
+          0};
 }
-template <QuantFormat F, int kTokenTiles>
+template <QuantFormat F, int kTokenTiles, class Shape>
 BatchKernel batch_instance() {
-  return {reinterpret_cast<const void*>(batch_kernel<F, kTokenTiles>), 8 * kTokenTiles, 4 * kBatchWarps, 2,
-          3 * 8 * kTokenTiles * device::kBatchPitch};
+  return {reinterpret_cast<const void*>(batch_kernel<F, kTokenTiles, Shape>),
+          8 * kTokenTiles,
+          Shape::kTiles * Shape::kWarps,
+          Shape::kBlocks,
+          32 * Shape::kWarps,
+          Shape::kStages * 8 * kTokenTiles * device::kBatchPitch};
 }
 
 }  // namespace tandem::cuda

@@ -211,7 +211,7 @@ GemvKernel gemv_instance() {
           kTokens};
 }
 
-/// The shapes were chosen by bench/bench_cuda_gemv on an H200 (bench/results).
+/// The shapes were chosen by bench/bench_cuda_gemv and bench_cuda_products on an H200 (bench/results).
 template <class F>
 FormatKernels format_kernels() {
   FormatKernels out;
@@ -226,18 +226,28 @@ FormatKernels format_kernels() {
     out.gemv[0][2] = gemv_instance<F, 4, false, Shape>();
   } else {
     using One = std::conditional_t<(F::kBits <= 4), GemvShape<512, 2, 1, 2>, GemvShape<512, 1, 2, 2>>;
-    using Few = GemvShape<256, 2, 1, 2>;
+    using Two = GemvShape<512, 1, 2, 2>;
+    using Four = GemvShape<512, 1, (F::kBits <= 5 ? 2 : 1), 2>;
+    using Wide = GemvShape<512, 1, 1, 2>;
     out.gemv[0][0] = gemv_instance<F, 1, false, One>();
-    out.gemv[0][1] = gemv_instance<F, 2, false, Few>();
-    out.gemv[0][2] = gemv_instance<F, 4, false, Few>();
+    out.gemv[0][1] = gemv_instance<F, 2, false, Two>();
+    out.gemv[0][2] = gemv_instance<F, 4, false, Four>();
     out.gemv[1][0] =
-        gemv_instance<F, 1, true, std::conditional_t<(F::kBits == 8), Few, GemvShape<512, 1, 2, 2>>>();
-    out.gemv[1][1] = gemv_instance<F, 2, true, Few>();
-    out.gemv[1][2] = gemv_instance<F, 4, true, Few>();
-    out.batch[0] = few_instance<F, 1>();
-    out.batch[1] = few_instance<F, 2>();
-    out.batch[2] = batch_instance<F, 4>();
-    out.batch[3] = batch_instance<F, 8>();
+        gemv_instance<F, 1, true, std::conditional_t<(F::kBits == 8), GemvShape<256, 2, 1, 2>, Two>>();
+    out.gemv[1][1] = gemv_instance<F, 2, true, Wide>();
+    out.gemv[1][2] = gemv_instance<F, 4, true, Wide>();
+    // Few bits leave registers for four tiles a warp, and little to read for each product.
+    constexpr bool kFewBits = F::kBits <= 4;
+    using Sixteen = BatchShape<2, 16, 1, 3>;
+    if constexpr (kFewBits) {
+      out.batch[0] = few_instance<F, 1, BatchShape<2, 4, 4>>();
+    } else {
+      out.batch[0] = batch_instance<F, 1, Sixteen>();
+    }
+    out.batch[1] = batch_instance<F, 2, Sixteen>();
+    out.batch[2] = batch_instance<F, 4, Sixteen>();
+    out.batch[3] =
+        batch_instance<F, 8, std::conditional_t<kFewBits, BatchShape<4, 8, 1, 3>, BatchShape<2, 8, 1, 3>>>();
   }
   return out;
 }
@@ -254,7 +264,7 @@ GemvKernel mixed_instance() {
 
 template <class A, class B>
 MixedKernels mixed_kernels() {
-  using Few = GemvShape<256, 2, 1, 2>;
+  using Few = GemvShape<512, 1, 1, 2>;
   MixedKernels out;
   out.first = A::kType;
   out.second = B::kType;

@@ -61,6 +61,7 @@ struct BatchKernel {
   int tokens = 0;                  ///< most tokens
   int tiles = 0;                   ///< of a block
   int blocks = 0;                  ///< a multiprocessor
+  int threads = 0;                 ///< a block
   int64_t shared_bytes = 0;
 };
 inline constexpr int kBatchKernels = 4;  ///< for 8, 16, 32 and 64 tokens

@@ -4,6 +4,7 @@
 #include "ops/cuda/activation_layout.h"
 #include "ops/cuda/dependent_launch.cuh"
 #include "ops/cuda/gemv_args.h"
+#include "ops/cuda/mma.cuh"
 #include "ops/quant/floats.h"
 
 namespace tandem::cuda {
@@ -127,24 +128,59 @@ template <int kTokens>
 struct Records {
   const std::byte* p[kTokens];
 
-  __device__ void start(const GemvArgs& args, int record_bytes, int segment) {
+  __device__ explicit Records(const GemvArgs& args) {
 #pragma unroll
-    for (int t = 0; t < kTokens; ++t) {
-      p[t] = args.x + min(t, args.n_tokens - 1) * args.x_stride + segment * record_bytes;
-    }
+    for (int t = 0; t < kTokens; ++t) p[t] = args.x + min(t, args.n_tokens - 1) * args.x_stride;
   }
 };
+
+/// What one lane's 64 products of a row and token add up to, before the row's d and dmin.
+struct LaneSum {
+  float sum = 0;     ///< of x_scale * (scale * word * x)
+  float offset = 0;  ///< of min * x
+};
+
+/// Adds group g's products: dot[h] of each half (all of it in dot[0] where the format has no halves).
+/// x_scale, x_sum, first: of the token's group (LaneInput).
+template <QuantFormat F, bool kWide>
+__device__ inline void add_group(LaneSum& to, const LaneScales& scales, int g, const int (&dot)[2],
+                                 float x_scale, float x_sum, float first) {
+  if constexpr (!F::kSubScales) {
+    to.sum += x_scale * scales.group_d[g] * static_cast<float>(dot[0]);
+    if constexpr (F::kHasMin) to.offset += scales.group_min[g] * x_sum;
+  } else {
+    if constexpr (kWide) {  // the products with the scales can exceed 31 bits
+      to.sum += x_scale * (static_cast<float>(scales.scale[g][0]) * static_cast<float>(dot[0]) +
+                           static_cast<float>(scales.scale[g][1]) * static_cast<float>(dot[1]));
+    } else {
+      to.sum += x_scale * static_cast<float>(scales.scale[g][0] * dot[0] + scales.scale[g][1] * dot[1]);
+    }
+    if constexpr (F::kHalves && F::kHasMin) {
+      to.offset += static_cast<float>(scales.min[g][0]) * first +
+                   static_cast<float>(scales.min[g][1]) * (x_sum - first);
+    } else if constexpr (F::kHasMin) {
+      to.offset += static_cast<float>(scales.min[g][0]) * x_sum;
+    }
+  }
+}
+
+template <QuantFormat F>
+__device__ inline float sum_of(const LaneSum& from, const LaneScales& scales) {
+  if constexpr (F::kSubScales) {
+    const float sum = from.sum * scales.d;
+    return F::kHasMin ? sum - scales.dmin * from.offset : sum;
+  } else {
+    return F::kHasMin ? from.sum - from.offset : from.sum;
+  }
+}
 
 /// Σ over a lane's 64 products of one row and token.
 template <QuantFormat F, bool kWide>
 __device__ inline float lane_product(const Lane<F>& lane, const LaneScales& scales,
                                      const LaneInput<F, kWide>& in) {
-  float sum = 0;     // of x_scale * (scale * word * x)
-  float offset = 0;  // of min * x
+  LaneSum sum;
 #pragma unroll
   for (int g = 0; g < 2; ++g) {
-    const float x_scale = g == 0 ? in.meta.x : in.meta.z;
-    const float x_sum = g == 0 ? in.meta.y : in.meta.w;
     int dot[2] = {0, 0};
     int dot_low[2] = {0, 0};
 #pragma unroll
@@ -158,31 +194,10 @@ __device__ inline float lane_product(const Lane<F>& lane, const LaneScales& scal
       dot[0] = 128 * dot[0] + dot_low[0];
       dot[1] = 128 * dot[1] + dot_low[1];
     }
-    if constexpr (!F::kSubScales) {
-      sum += x_scale * scales.group_d[g] * static_cast<float>(dot[0]);
-      if constexpr (F::kHasMin) offset += scales.group_min[g] * x_sum;
-    } else {
-      if constexpr (kWide) {  // the products with the scales can exceed 31 bits
-        sum += x_scale * (static_cast<float>(scales.scale[g][0]) * static_cast<float>(dot[0]) +
-                          static_cast<float>(scales.scale[g][1]) * static_cast<float>(dot[1]));
-      } else {
-        sum += x_scale * static_cast<float>(scales.scale[g][0] * dot[0] + scales.scale[g][1] * dot[1]);
-      }
-      if constexpr (F::kHalves && F::kHasMin) {
-        const float first = g == 0 ? in.first.x : in.first.y;
-        offset += static_cast<float>(scales.min[g][0]) * first +
-                  static_cast<float>(scales.min[g][1]) * (x_sum - first);
-      } else if constexpr (F::kHasMin) {
-        offset += static_cast<float>(scales.min[g][0]) * x_sum;
-      }
-    }
+    add_group<F, kWide>(sum, scales, g, dot, g == 0 ? in.meta.x : in.meta.z, g == 0 ? in.meta.y : in.meta.w,
+                        g == 0 ? in.first.x : in.first.y);
   }
-  if constexpr (F::kSubScales) {
-    sum *= scales.d;
-    if constexpr (F::kHasMin) sum -= scales.dmin * offset;
-    return sum;
-  }
-  return F::kHasMin ? sum - offset : sum;
+  return sum_of<F>(sum, scales);
 }
 
 template <QuantFormat F>
@@ -197,7 +212,7 @@ __device__ inline LaneScales scales_of(const Lane<F>& lane_data, int lane) {
 }
 
 /// Adds a lane's 64 products to acc[tile of the bundle][token]. `input`: token 0's, already loaded. `offset`:
-/// of the segment's record from the chunk's first.
+/// of the segment's record from the first.
 template <QuantFormat F, int kTokens, bool kWide, int kRows>
 __device__ inline void consume(const Lane<F> (&lanes)[kRows], LaneInput<F, kWide>& input,
                                const Records<kTokens>& records, int offset, int lane,
@@ -210,6 +225,102 @@ __device__ inline void consume(const Lane<F> (&lanes)[kRows], LaneInput<F, kWide
     if (t != 0) input.load(records.p[t] + offset, lane % kQuad);
 #pragma unroll
     for (int r = 0; r < kRows; ++r) acc[r][t] += lane_product<F, kWide>(lanes[r], scales[r], input);
+  }
+}
+
+/// What lanes read that have nothing of their quarter: a record's worth.
+template <int kBytes>
+__device__ const uint4 kNothing[kBytes / 16] = {};
+
+/// Tokens' activations by two as a tensor core's right operand (k × 8, column n in lanes 4 n … 4 n + 3):
+/// column 2 q + t is the pair's token t's, but zero outside quarter q. So of a product with two tiles' words,
+/// lane l gets the sums over its own quarter's columns, of its own rows and both tokens: what it has the
+/// scales for.
+template <int kTokens>
+struct PairRecords {
+  const std::byte* p[kTokens / 2];  ///< this lane's token and quarter, the high plane; or kNothing
+  bool mine;
+
+  __device__ PairRecords(const Records<kTokens>& records, int lane)
+      : mine(lane / (2 * kQuad) == lane % kQuad) {
+#pragma unroll
+    for (int i = 0; i < kTokens / 2; ++i) {
+      const std::byte* record = lane / kQuad % 2 == 0 ? records.p[2 * i] : records.p[2 * i + 1];
+      p[i] = mine ? record + lane % kQuad * 16
+                  : reinterpret_cast<const std::byte*>(kNothing<ActLayout::kQ15Bytes>);
+    }
+  }
+  /// Words 8 g … 8 g + 7 of pair i's plane at `plane` of the record `offset` bytes on.
+  __device__ void load(uint32_t (&out)[8], int i, int offset, int plane, int g) const {
+    const std::byte* from = p[i] + (mine ? offset : 0) + plane + 128 * g;
+#pragma unroll
+    for (int k = 0; k < 2; ++k) {
+      const uint4 v = *reinterpret_cast<const uint4*>(from + 64 * k);
+      out[4 * k] = v.x;
+      out[4 * k + 1] = v.y;
+      out[4 * k + 2] = v.z;
+      out[4 * k + 3] = v.w;
+    }
+  }
+};
+
+/// The same sums as consume()'s, to the bit, by tensor cores: integers first, then the same float operations.
+/// Two tiles, an even number of tokens.
+template <QuantFormat F, int kTokens, bool kWide>
+__device__ inline void consume_pairs(const Lane<F> (&lanes)[2], const Records<kTokens>& records,
+                                     const PairRecords<kTokens>& pairs, int offset, int lane,
+                                     float (&acc)[2][kTokens]) {
+  constexpr int kHalves = F::kHalves ? 2 : 1;
+  const LaneScales scales[2] = {scales_of<F>(lanes[0], lane), scales_of<F>(lanes[1], lane)};
+  LaneSum sums[2][kTokens];
+#pragma unroll
+  for (int g = 0; g < 2; ++g) {
+    uint32_t words[2][8];
+#pragma unroll
+    for (int v = 0; v < 8; ++v) {
+      words[0][v] = weight_word<F>(lanes[0].codes, g, v);
+      words[1][v] = weight_word<F>(lanes[1].codes, g, v);
+    }
+#pragma unroll
+    for (int t = 0; t < kTokens; t += 2) {
+      int dot[kHalves][4] = {};
+      int dot_low[kHalves][4] = {};
+      const auto multiply = [&](int(&to)[kHalves][4], int plane) {
+        uint32_t x[8];
+        pairs.load(x, t / 2, offset, plane, g);
+#pragma unroll
+        for (int v = 0; v < 8; v += 2) {
+          mma_bytes<detail::kSigned<F>>(to[F::kHalves ? v / 4 : 0], words[0][v], words[1][v], words[0][v + 1],
+                                        words[1][v + 1], x[v], x[v + 1]);
+        }
+      };
+      multiply(dot, ActLayout::kHigh);
+      if constexpr (kWide) multiply(dot_low, ActLayout::kLow);
+#pragma unroll
+      for (int c = 0; c < 2; ++c) {
+        const std::byte* record = records.p[t + c] + offset;
+        const float2 meta =
+            *reinterpret_cast<const float2*>(record + ActLayout::kMeta + lane % kQuad * 16 + 8 * g);
+        float first = 0;
+        if constexpr (F::kHalves && F::kHasMin)
+          first = *reinterpret_cast<const float*>(record + ActLayout::kFirst + lane % kQuad * 8 + 4 * g);
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+          int whole[2] = {dot[0][2 * r + c], dot[kHalves - 1][2 * r + c]};
+          if constexpr (kHalves == 1) whole[1] = 0;
+          if constexpr (kWide) {
+            whole[0] = 128 * whole[0] + dot_low[0][2 * r + c];
+            if constexpr (kHalves == 2) whole[1] = 128 * whole[1] + dot_low[1][2 * r + c];
+          }
+          add_group<F, kWide>(sums[r][t + c], scales[r], g, whole, meta.x, meta.y, first);
+        }
+      }
+    }
+  }
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+#pragma unroll
+    for (int t = 0; t < kTokens; ++t) acc[r][t] += sum_of<F>(sums[r][t], scales[r]);
   }
 }
 

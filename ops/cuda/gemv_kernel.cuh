@@ -16,6 +16,8 @@
 // in the same launches take 53.6 (61 when not launched early).
 #pragma once
 
+#include <type_traits>
+
 #include "ops/cuda/gemv_device.cuh"
 #include "ops/cuda/peer_device.cuh"
 #include "ops/cuda/quantize_device.cuh"
@@ -34,6 +36,21 @@ struct GemvShape {
 };
 
 namespace device {
+
+/// Whether this code multiplies two tokens at a time by tensor cores.
+#if __CUDA_ARCH__ >= 800
+template <class F, int kTokens, int kRows>
+inline constexpr bool kByPairs = QuantFormat<F>&& kTokens % 2 == 0 && kRows == 2;
+#else
+template <class F, int kTokens, int kRows>
+inline constexpr bool kByPairs = false;
+#endif
+
+/// Stands for PairRecords where there are none.
+struct NoPairs {
+  template <int kTokens>
+  __device__ NoPairs(const Records<kTokens>& /*records*/, int /*lane*/) {}
+};
 
 /// The block's pair number `local`, of all.
 __device__ inline int pair_of(const GemvArgs& args, int local, int block, int n_blocks) {
@@ -69,17 +86,38 @@ struct Chunk {
   }
 };
 
-/// Stores a warp's sums of a chunk. slot: (kBundleRows, kTokens)
+/// Stores a warp's sums of a chunk, added up over quads. slot: (kBundleRows, kTokens)
 template <int kRows, int kTokens>
 __device__ inline void store_slot(const float (&acc)[kRows][kTokens], float* slot, int lane) {
+  if constexpr (kRows * kTokens % kQuad == 0) {
+    // lanes hand each other half of what they hold, twice: in the same order as one value at a time
+    constexpr int kSums = kRows * kTokens;
+    float half[kSums / 2];
+    const bool upper = lane % 2 != 0;
 #pragma unroll
-  for (int r = 0; r < kRows; ++r) {
+    for (int i = 0; i < kSums / 2; ++i) {
+      const float low = acc[i / kTokens][i % kTokens];
+      const float high = acc[(i + kSums / 2) / kTokens][(i + kSums / 2) % kTokens];
+      half[i] = (upper ? high : low) + __shfl_xor_sync(~0U, upper ? low : high, 1);
+    }
+    const bool outer = lane % kQuad >= 2;
 #pragma unroll
-    for (int t = 0; t < kTokens; ++t) {
-      float sum = acc[r][t];
-      sum += __shfl_xor_sync(~0U, sum, 1);
-      sum += __shfl_xor_sync(~0U, sum, 2);
-      if (lane % kQuad == 0) slot[(r * kTileRows + lane / kQuad) * kTokens + t] = sum;
+    for (int i = 0; i < kSums / 4; ++i) {
+      const float sum = (outer ? half[i + kSums / 4] : half[i]) +
+                        __shfl_xor_sync(~0U, outer ? half[i] : half[i + kSums / 4], 2);
+      const int mine = i + (upper ? kSums / 2 : 0) + (outer ? kSums / 4 : 0);
+      slot[(mine / kTokens * kTileRows + lane / kQuad) * kTokens + mine % kTokens] = sum;
+    }
+  } else {
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+      for (int t = 0; t < kTokens; ++t) {
+        float sum = acc[r][t];
+        sum += __shfl_xor_sync(~0U, sum, 1);
+        sum += __shfl_xor_sync(~0U, sum, 2);
+        if (lane % kQuad == 0) slot[(r * kTileRows + lane / kQuad) * kTokens + t] = sum;
+      }
     }
   }
 }
@@ -184,22 +222,27 @@ __device__ inline void gemv(const GemvArgs& args, int block, int n_blocks) {
     }
   }
   wait_for_inputs();
+  const Records<kTokens> records(args);
+  const std::conditional_t<kByPairs<F, kTokens, Shape::kRows>, PairRecords<kTokens>, NoPairs> pairs(records,
+                                                                                                    lane);
   for (; item < n_items; item += Shape::kWarps) {
     const int n = chunk.n;
-    Records<kTokens> records;
-    records.start(args, kRecord, chunk.segment);
+    const int record = chunk.segment * kRecord;
     const bool more = item + Shape::kWarps < n_items;
     if (more) chunk.find(args, item + Shape::kWarps, block, n_blocks, pair);
     float acc[Shape::kRows][kTokens] = {};
 #pragma unroll
     for (int i = 0; i < kUnits; ++i) {
       if (i < n) {
-        if constexpr (QuantFormat<F>) {
+        if constexpr (kByPairs<F, kTokens, Shape::kRows>) {
+          consume_pairs<F, kTokens, kWide>(chunk.lanes[i], records, pairs, record + i * kRecord, lane, acc);
+        } else if constexpr (QuantFormat<F>) {
           LaneInput<F, kWide> input;
-          input.load(records.p[0] + i * kRecord, lane % kQuad);
-          consume<F, kTokens, kWide, Shape::kRows>(chunk.lanes[i], input, records, i * kRecord, lane, acc);
+          input.load(records.p[0] + record + i * kRecord, lane % kQuad);
+          consume<F, kTokens, kWide, Shape::kRows>(chunk.lanes[i], input, records, record + i * kRecord, lane,
+                                                   acc);
         } else {
-          consume<F, kTokens, Shape::kRows>(chunk.lanes[i], records, i * kRecord, lane, acc);
+          consume<F, kTokens, Shape::kRows>(chunk.lanes[i], records, record + i * kRecord, lane, acc);
         }
       }
       if (more && i < chunk.n) chunk.load(i, lane);

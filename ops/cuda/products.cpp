@@ -10,6 +10,7 @@
 namespace tandem::cuda {
 namespace {
 
+constexpr int64_t kWideTokens = 2;    ///< of 15 bits that go through GEMV; more are no slower as halves
 constexpr int64_t kFloatTokens = 64;  ///< of a float format that go through GEMV
 constexpr int64_t kFewForBlas =
     16;  ///< the same of a quantised one, without tensor cores of batch_kernel.cuh
@@ -83,7 +84,8 @@ ActForm Products::form_of(const DeviceMatrix& matrix, int64_t n_tokens) const {
     const bool halves = blas_ && n_tokens > kFloatTokens && unpacked_bytes(type) == 2;
     return halves ? ActForm::f16 : ActForm::f32;
   }
-  if (n_tokens <= kMaxGemvTokens && !deterministic_) return matrix.form();
+  const int64_t few = matrix.form() == ActForm::q15 && has_batch_kernel(type) ? kWideTokens : kMaxGemvTokens;
+  if (n_tokens <= few && !deterministic_) return matrix.form();
   if (has_batch_kernel(type)) return ActForm::f16;
   return blas_ && n_tokens > kFewForBlas ? ActForm::f16 : matrix.form();
 }

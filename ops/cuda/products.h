@@ -1,8 +1,8 @@
 // Which kernels multiply a step's tokens, and the road of many tokens: weights made halves a matrix at a time
 // and multiplied by cuBLASLt. Called by the backend.
 //
-//   gemv   1 to 4 tokens (floats: 64)   int8 dot products (gemv.h), the memory's speed
-//   batch  5 to 64 tokens               tensor cores straight from tiles (batch.h)
+//   gemv   1 to 4 tokens (floats: 64)   int8 products (gemv.h), the memory's speed; of 15 bits 1 or 2 tokens
+//   batch  to 64 tokens                 tensor cores straight from tiles (batch.h)
 //   blas   more                         unpacking, cuBLASLt, and a pass over the sums for scales
 //
 // The input's form says which road was meant: f16 is for the last two. Where a road isn't there (no tensor

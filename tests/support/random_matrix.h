@@ -12,7 +12,12 @@
 
 namespace tandem::testing {
 
+/// Moved, not copied: `stored` is a view of `bytes`.
 struct RandomMatrix {
+  RandomMatrix() = default;
+  RandomMatrix(RandomMatrix&&) = default;
+  RandomMatrix& operator=(RandomMatrix&&) = default;
+
   std::vector<std::byte> bytes;
   ref::StoredMatrix stored;
   size_t row_stride = 0;

@@ -169,9 +169,10 @@ TEST_P(ManyTokens, PartsHaveTheirOwnShapeAndBias) {
   const TensorType other = is_float(type)             ? type
                            : type == TensorType::q6_k ? TensorType::q4_k
                                                       : TensorType::q6_k;
-  const std::vector<RandomMatrix> stored = {random_matrix(type, 277, n_cols, 1),
-                                            random_matrix(type, 24, n_cols, 2),
-                                            random_matrix(other, 9, n_cols, 3)};
+  std::vector<RandomMatrix> stored;  // moved in: a copy's view would be of the original's bytes
+  stored.push_back(random_matrix(type, 277, n_cols, 1));
+  stored.push_back(random_matrix(type, 24, n_cols, 2));
+  stored.push_back(random_matrix(other, 9, n_cols, 3));
   std::vector<CudaMatrix> weights;
   for (const RandomMatrix& m : stored) weights.push_back(upload(m, {0, n_cols}));
   std::vector<float> bias(277);
