@@ -255,9 +255,12 @@ struct BatchRange {
 template <int kTokenTiles, int kWarps>
 __device__ inline void stage_tokens(const BatchArgs& args, int segment, uint32_t to) {
   constexpr int kPieces = 2 * kSegmentCols / 16;  // of a token
+  constexpr int kThreads = 32 * kWarps;
+  constexpr int kAll = 8 * kTokenTiles * kPieces;
 #pragma unroll
-  for (int i = 0; i < 8 * kTokenTiles * kPieces / (32 * kWarps); ++i) {
-    const int piece = i * 32 * kWarps + static_cast<int>(threadIdx.x);
+  for (int first = 0; first < kAll; first += kThreads) {
+    const int piece = first + static_cast<int>(threadIdx.x);
+    if (kAll % kThreads != 0 && piece >= kAll) break;
     const int token = piece / kPieces;
     copy_ahead(to + token * kBatchPitch + piece % kPieces * 16,
                args.x + min(token, args.n_tokens - 1) * args.x_stride +
