@@ -12,6 +12,7 @@ namespace {
 constexpr int kWarps = 32;        ///< that share a row
 constexpr int kMostSegments = 4;  ///< a warp
 constexpr int kClusterBlocks = 8;
+constexpr int64_t kManyTokens = 64;  ///< more have blocks enough: clusters would only cost
 
 struct Output {
   std::byte* data = nullptr;  ///< (n_tokens, token_bytes)
@@ -155,10 +156,10 @@ __device__ inline void add_peers(const AddNorm& what, int64_t row, int64_t col, 
   }
 }
 
-/// Thread map: a token has kWarps warps, in one block or in a cluster of eight, whose multiprocessors ask for
-/// the row's bytes together; warp w has the segments w, w + 32, …, a lane 8 columns of each, kept in
-/// registers throughout. Reads slots, residual and weights once, all asked for before the first is used;
-/// writes residual and records once.
+/// Thread map: a token has kWarps warps, in one block or, of few tokens, in a cluster of eight, whose
+/// multiprocessors ask for the row's bytes together; warp w has the segments w, w + 32, …, a lane 8 columns
+/// of each, kept in registers throughout. Reads slots, residual and weights once, all asked for before the
+/// first is used; writes residual and records once.
 template <int kSegments, int kBlocks>
 __global__ __launch_bounds__(kWarps / kBlocks *
                              32) void add_norm_kernel(const __grid_constant__ NormArgs args) {
@@ -273,7 +274,7 @@ void add_norm(const AddNorm& what, int64_t n_tokens, bool early, cudaStream_t st
   }
   if (n_tokens == 0) return;
   const void* clustered = kernel_of<kClusterBlocks>(what.n_cols);
-  if (is_hopper_code(clustered)) {
+  if (n_tokens <= kManyTokens && is_hopper_code(clustered)) {
     constexpr int kThreads = kWarps / kClusterBlocks * 32;
     launch(clustered, {n_tokens * kClusterBlocks, kThreads, 0, early, kClusterBlocks}, &args, stream);
   } else {
