@@ -41,6 +41,7 @@ struct BatchOptions {
   std::string prompts;
   std::string output;
   bool prompts_as_chat = false;
+  bool any_order = false;  ///< --any-order
   int n_predict = -1;
   std::vector<std::string> stop;
   int n_parallel = 16;
@@ -61,6 +62,10 @@ void add_batch_options(OptionParser& parser, BatchOptions& o) {
   parser.add_text("output,o", o.output, "FILE", "the results, a line each in the input's order (required)");
   parser.add_integer("parallel,np", o.n_parallel, 1, kMostParallel, "sequences at once");
   add_model_options(parser, o.model);
+  parser.add_flag(
+      "any-order", o.any_order,
+      "GPUs: not --deterministic, which batch takes for granted: faster, but a result's last bits, "
+      "and so its text, may depend on what else is computed");
   add_sampling_options(parser, o.sampling);
   parser.add_integer(
       "n-predict,n", o.n_predict, -1, 1 << 30,
@@ -82,6 +87,7 @@ void add_batch_options(OptionParser& parser, BatchOptions& o) {
 
 void check_options(OptionParser& parser, const BatchOptions& o) {
   require_model(parser, o.model);
+  if (o.any_order && o.model.deterministic) parser.fail("give either --deterministic or --any-order");
   if (o.input.empty() == o.prompts.empty()) parser.fail("give either -i FILE or --prompts FILE");
   if (o.output.empty()) parser.fail("no output: give -o FILE");
   if (o.prompts_as_chat && o.prompts.empty())
@@ -190,8 +196,11 @@ void BatchRun::look_at_output() {
 int BatchRun::compute(Session& session) {
   JournalFacts facts;
   facts["backend"] = session.backend_kind();
-  // On GPUs sums are rounded as the ranks cut them.
-  if (session.backend_kind() != "CPU") facts["ranks"] = session.model().plan().n_ranks();
+  // On GPUs sums are rounded as the ranks cut them, and by the kernels that were chosen.
+  if (session.backend_kind() != "CPU") {
+    facts["ranks"] = session.model().plan().n_ranks();
+    facts["deterministic"] = options_.model.deterministic;
+  }
   journal_->bind(facts);
   run_.n_vocab = session.config().n_vocab;
   std::unique_ptr<ChatTemplate> chat_template;
@@ -248,7 +257,8 @@ int batch_command(Job& job, const Arguments& arguments) {
       "as\n"
       "they come, and into OUTPUT in the input's order at the end. Started again after any kind of end, the "
       "same\n"
-      "command goes on where it was, and the output is the same, byte for byte (CPU, or the same GPUs).\n"
+      "command goes on where it was, and the output is the same, byte for byte (CPU, or the same GPUs "
+      "without --any-order).\n"
       "Exit codes: 0 done; 65 done, with failed lines; 75 not done yet, start it again (SIGUSR1 and SIGTERM "
       "ask for\n"
       "that; another process that works on the same output is answered so too); 74 the disk refused, nothing "
@@ -257,6 +267,7 @@ int batch_command(Job& job, const Arguments& arguments) {
   add_batch_options(parser, options);
   if (!parser.parse(arguments)) return 0;
   check_options(parser, options);
+  options.model.deterministic = !options.any_order;
   set_signal_answer(SIGUSR1, {kTryAgain, kUsr1GraceMs});
   set_signal_answer(SIGTERM, {kTryAgain, kTermGraceMs});
   std::signal(SIGXFSZ, SIG_IGN);  // a file beyond its limit is an error of the write, like a full disk
