@@ -109,6 +109,8 @@ void add_model_options(OptionParser& parser, ModelOptions& options, bool several
   parser.add_number("mem-fraction", options.mem_fraction, 0.01, 1,
                     "share of a GPU's memory that may be used");
   parser.add_choice("graphs", options.graphs, {"on", "off"}, "steps of few tokens as CUDA graphs");
+  parser.add_choice("tune", options.tune, {"auto", "off", "again"},
+                    "GPUs: kernels by number of tokens as once measured and kept; off: as built in");
   parser.add_flag("deterministic", options.deterministic,
                   "GPUs: one rank count gives the same bits by every --comm, with graphs or without");
   parser.add_integer("threads,t", options.n_threads, 0, kMostThreads,

@@ -22,6 +22,7 @@ struct ModelOptions {
   bool allow_share = false;      ///< --allow-share: ranks may share a GPU
   double mem_fraction = 0.95;    ///< --mem-fraction: of a GPU's memory that may be used
   std::string graphs = "on";     ///< --graphs on|off: steps of few tokens as CUDA graphs
+  std::string tune = "auto";     ///< --tune auto|off|again: measure by which kernels a GPU multiplies
   int verify_ranks = 0;          ///< --verify-ranks: steps between comparisons of the ranks' tokens; 0: none
   bool deterministic = false;  ///< --deterministic: the same bits by every --comm and --graphs, in any batch
   int n_threads = 0;           ///< -t: threads of each rank; 0: its share of the cores

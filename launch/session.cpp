@@ -1,6 +1,7 @@
 #include "launch/session.h"
 
 #include <fmt/format.h>
+#include <launch/build_info.h>
 #include <spdlog/spdlog.h>
 
 #include <cerrno>
@@ -9,7 +10,9 @@
 #include <cstring>
 
 #include "comm/process.h"
+#include "launch/doctor/nvml.h"
 #include "launch/gpu_placement.h"
+#include "launch/road_tuning.h"
 #include "ops/core/check.h"
 #include "ops/core/error.h"
 #include "ops/core/page.h"
@@ -63,6 +66,7 @@ SessionOptions session_options(const ModelOptions& model) {
   options.gpu.mem_fraction = model.mem_fraction;
   options.gpu.graphs = model.graphs == "on";
   options.gpu.deterministic = model.deterministic;
+  options.tune = model.tune;
   options.n_threads = model.n_threads;
   options.verify_every = model.verify_ranks;
   options.context_tokens = model.n_ctx;
@@ -106,6 +110,24 @@ std::unique_ptr<Backend> Session::make_backend(const SessionOptions& options, Co
   return make_cpu_backend(cpu, *timed_exchange_);
 }
 
+/// By which kernels the GPUs multiply.
+void Session::choose_roads(const SessionOptions& options, Communicator& communicator) {
+  cuda::RoadTuner* const tuner = model_->backend().road_tuner();
+  if (tuner == nullptr || !gpu_) return;
+  if (options.gpu.deterministic || options.tune == "off") {
+    const char* const why = options.gpu.deterministic ? "--deterministic" : "--tune off";
+    placement_lines_.push_back(fmt::format("roads of products: built in ({})", why));
+    return;
+  }
+  const RoadRequest request{.again = options.tune == "again",
+                            .folder = cache_folder(),
+                            .origin = {.device = gpu_->name,
+                                       .driver = Nvml(gpu_->pci_bus_id).driver().value_or(""),
+                                       .version = fmt::format("{} ({})", kVersion, kCommit),
+                                       .n_ranks = communicator.size()}};
+  placement_lines_.push_back(tune_roads(*tuner, model_->products(), request, communicator));
+}
+
 void Session::renew_engine() {
   engine_.reset();
   engine_ = std::make_unique<Engine>(*model_, engine_options_);
@@ -142,6 +164,7 @@ Session::Session(const SessionOptions& options, Communicator& communicator)
   capacity.cache_type = options.cache_type;
   model_ = std::make_unique<Model>(file_, config_, split, capacity, std::move(backend), communicator,
                                    options.on_progress);
+  choose_roads(options, communicator);
   engine_ = std::make_unique<Engine>(*model_, engine_options_);
   load_seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }

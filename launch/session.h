@@ -23,6 +23,7 @@ struct SessionOptions {
   std::vector<double> split;     ///< shares of the ranks, or empty for equal ones
   std::string backend = "auto";  ///< auto: GPUs where every rank has one
   GpuRequest gpu;
+  std::string tune = "auto";   ///< whether GPUs' products are measured: auto, off, again
   int n_threads = 0;           ///< a rank; 0: as many as its cores
   int64_t context_tokens = 0;  ///< of one sequence; 0: the model's own, at most kDefaultContext
   int64_t n_sequences = 1;     ///< at once
@@ -67,7 +68,7 @@ class Session {
   const ModelConfig& config() const { return config_; }
   const Tokenizer& tokenizer() const { return *tokenizer_; }  ///< rank 0, where wants_tokenizer
   const CpuPlacement& placement() const { return placement_; }
-  /// Who computes on which GPU and how sums travel, for -v; the same on every rank.
+  /// Who computes on which GPU, how sums travel and whose kernels were measured, for -v; rank 0 has them all.
   const std::vector<std::string>& placement_lines() const { return placement_lines_; }
   Model& model() { return *model_; }
   /// Prompt tokens in one step, at most: the number in force.
@@ -95,6 +96,7 @@ class Session {
   ModelConfig config_;
   std::unique_ptr<Tokenizer> tokenizer_;
   std::unique_ptr<Backend> make_backend(const SessionOptions& options, Communicator& communicator);
+  void choose_roads(const SessionOptions& options, Communicator& communicator);
 
   CpuPlacement placement_;
   std::vector<std::string> placement_lines_;

@@ -24,6 +24,10 @@
 
 namespace tandem {
 
+namespace cuda {
+class RoadTuner;
+}
+
 /// How precisely a matrix's input is rounded, where its format computes with integers.
 enum class InputPrecision : uint8_t {
   normal,  ///< 8 bits a value
@@ -190,6 +194,8 @@ class Backend {
 
   /// What chooses tokens on the device; null where the host does.
   virtual TokenSampler* token_sampler() { return nullptr; }
+  /// Where products have several roads (ops/cuda/roads.h); null where there is one.
+  virtual cuda::RoadTuner* road_tuner() { return nullptr; }
 
   virtual size_t weight_bytes() const = 0;
   virtual size_t cache_bytes() const = 0;

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "ops/cuda/roads.h"
 #include "runtime/engine/engine.h"
 
 namespace tandem {
@@ -26,6 +27,7 @@ struct BenchTest {
   std::vector<double> silent_seconds = {};    ///< without the exchange of partial sums (GPUs, --breakdown)
   std::vector<double> exchange_seconds = {};  ///< spent in exchanges (CPUs, --breakdown)
   std::optional<double> joules = {};          ///< of all ranks' GPUs in all of `seconds`
+  cuda::RoadSet roads = {};                   ///< that the layers' products took on rank 0 (GPUs)
   std::string comm_name = {};
   std::string breakdown_by = {};  ///< how the exchange's share was found
 

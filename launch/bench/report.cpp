@@ -140,6 +140,7 @@ std::vector<Column> columns_of(const ordered_json& rows) {
       {"threads", 7, text("n_threads")},
       {"comm", -6, text("comm")},
       {"test", 14, test_name},
+      {"road", -10, text("road")},
       {"t/s", 20,
        [](const ordered_json& row) {
          return fmt::format("{:.2f} ± {:>5.2f}", row.at("avg_ts").get<double>(),
@@ -174,6 +175,7 @@ ordered_json bench_record(const BenchContext& context, const BenchTest& test) {
   row["n_gen"] = test.n_gen;
   row["n_depth"] = test.depth;
   row["n_parallel"] = test.n_parallel;
+  row["road"] = or_null(test.roads.text());
   row["test_time"] = context.test_time;
   std::vector<int64_t> samples_ns;
   for (const double s : test.seconds) samples_ns.push_back(static_cast<int64_t>(s * 1e9));

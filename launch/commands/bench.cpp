@@ -151,15 +151,23 @@ class BenchRun {
     return code;
   }
 
-  /// Keeps the time, and what exchanges and energy took of it.
+  /// The roads since the last call; none on CPUs.
+  cuda::RoadSet take_roads() {
+    cuda::RoadTuner* const tuner = session_.model().backend().road_tuner();
+    return tuner == nullptr ? cuda::RoadSet() : tuner->take_roads();
+  }
+
+  /// Keeps the time, the products' roads, and what exchanges and energy took.
   BenchClock loud_clock(BenchTest& test) {
     return {[this] {
+              take_roads();
               joules_ = meter_.joules();
               exchange_ = session_.exchange_seconds();
             },
             [this, &test](double seconds) {
               const std::optional<double> joules = meter_.joules();
               test.seconds.push_back(seconds);
+              test.roads.add(take_roads());
               if (joules && joules_) test.joules = test.joules.value_or(0.0) + *joules - *joules_;
               if (bench_.breakdown && !session_.gpu())
                 test.exchange_seconds.push_back(session_.exchange_seconds() - exchange_);

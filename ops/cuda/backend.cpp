@@ -68,7 +68,8 @@ size_t CudaBackend::workspace_bytes() const {
 void CudaBackend::run_step(const StepBatch& batch, const std::function<void()>& verbs) {
   n_tokens_ = static_cast<int64_t>(batch.tokens.size());
   one_each_ = batch.sequences.size() == batch.tokens.size();
-  // Many tokens of experts are counted by the host, in the middle of the step.
+  // Many tokens of experts are counted by the host, in the middle of the step: more than an expert's roads,
+  // which are never tuned below that, have for GEMV.
   const bool counts_experts =
       shape_.n_experts_used > 0 && (n_tokens_ > kMaxGemvTokens || options_.deterministic);
   kind_ = {n_tokens_, batch.samples.size(), batch.from_all};
@@ -84,12 +85,23 @@ void CudaBackend::run_step(const StepBatch& batch, const std::function<void()>& 
   }
   const auto run = [&] {
     n_exchanges_ = 0;
+    step_roads_ = {};
     if (sampler_) sampler_->resolve(step_->view(), n_tokens_, stream_.get());
     verbs();
     return n_exchanges_;
   };
   const int variant = collective_ ? collective_->variant() : 0;
-  n_exchanges_ = recorded ? recordings_[{variant, kind_}].run(stream_, run) : run();
+  if (recorded) {
+    RecordedStep& known = recordings_[{variant, kind_}];
+    products_->forget();
+    step_roads_ = known.roads;
+    n_exchanges_ = known.recording.run(stream_, run);
+    known.roads = step_roads_;
+    products_->forget();
+  } else {
+    n_exchanges_ = run();
+  }
+  taken_.add(step_roads_);
   next_number_ += n_exchanges_;
   if (kind_.n_samples > 0) sampler_->launched(static_cast<int64_t>(kind_.n_samples), stream_.get());
 }

@@ -31,11 +31,11 @@ void CudaBackend::partial_product(const Matrix& weight, ActivationSet& x) {
   }
   const CudaActivations& input = input_of(x, matrix);
   if (collective_ && !collective_->windows().empty() && n_tokens_ <= kSendTokens &&
-      input.form() != ActForm::f16) {
+      products_->road_of({&part, 1}, input.form(), n_tokens_) == Road::gemv) {
     options.peers = peer_windows(n_exchanges_);
     sent_ = true;
   }
-  products_->multiply({&part, 1}, input, n_tokens_, options, stream_.get());
+  step_roads_.add(products_->multiply({&part, 1}, input, n_tokens_, options, stream_.get()));
 }
 
 bool CudaBackend::exchanges_bulk() const {
@@ -66,7 +66,8 @@ void CudaBackend::partial_pieces(const GemvOperand& part, ActivationSet& x) {
     GemvOptions options{Epilogue::none, false};
     options.first_token = tokens[i].begin;
     if (!matrix.empty())
-      products_->multiply({&part, 1}, input_of(x, matrix), tokens[i].size(), options, stream_.get());
+      step_roads_.add(
+          products_->multiply({&part, 1}, input_of(x, matrix), tokens[i].size(), options, stream_.get()));
     pieces_[i].ready.record(stream_);
   }
   for (size_t i = 0; i < n; ++i) start_exchange(tokens[i], i);

@@ -66,6 +66,7 @@ void CudaBackend::expert_ffn(std::span<const std::unique_ptr<Matrix>> gates,
                             GemvOperand{&up, nullptr, up_.data(), gate.n_rows(), expert_table(ups)}};
   const GemvOperand summed{&down, nullptr, partial_.data(), shape_.n_embd, expert_table(downs)};
   CudaActivations& hidden = hidden_.get(down.form(), down.cols());
+  step_roads_.add(Road::gemv);
   GemvOptions options;
   options.early = options_.early;
   for (int64_t k = 0; k < shape_.n_experts_used; ++k) {
@@ -88,7 +89,8 @@ void CudaBackend::expert_ffn(std::span<const std::unique_ptr<Matrix>> gates,
   }
 }
 
-/// Whether the step has so many tokens that each expert multiplies its own together.
+/// Whether the step has so many tokens that each expert multiplies its own together; only where run_step()
+/// expects it.
 bool CudaBackend::sorts_experts(const DeviceMatrix& gate) const {
   return products_->form_of(gate, n_tokens_) == ActForm::f16;
 }
@@ -128,7 +130,7 @@ void CudaBackend::sorted_experts(std::span<const std::unique_ptr<Matrix>> gates,
                               GemvOperand{&up, nullptr, expert_up_.data(), up.n_rows()}};
     of_expert(e, [&](int64_t n, GemvOptions options) {
       if (gate.type() == up.type()) options.epilogue = epilogue_of(gate_kind);
-      products_->multiply(parts, input, n, options, stream_.get());
+      step_roads_.add(products_->multiply(parts, input, n, options, stream_.get()));
       if (gate.type() == up.type()) return;
       const int64_t at = options.first_token * gate.n_rows();
       apply_gate(gate_kind, expert_gate_.data() + at, expert_up_.data() + at, n * gate.n_rows(), false,
@@ -143,7 +145,7 @@ void CudaBackend::sorted_experts(std::span<const std::unique_ptr<Matrix>> gates,
     const DeviceMatrix& down = on_device(*downs[static_cast<size_t>(e)]);
     const GemvOperand part{&down, nullptr, expert_out_.data(), shape_.n_embd};
     of_expert(e, [&](int64_t n, const GemvOptions& options) {
-      products_->multiply({&part, 1}, hidden, n, options, stream_.get());
+      step_roads_.add(products_->multiply({&part, 1}, hidden, n, options, stream_.get()));
     });
   }
   expert_order_.combine(expert_out_.data(), chosen_weight_.data(), n_used, shape_.n_embd, partial_.data(),

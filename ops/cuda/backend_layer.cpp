@@ -12,8 +12,8 @@ void CudaBackend::products(std::span<const GemvOperand> parts, ActivationSet& x)
       if (products_->form_of(on_device(*part.weight), n_tokens_) == form) same[n++] = part;
     }
     if (n == 0) continue;
-    products_->multiply({same.data(), n}, x.get(form, same[0].weight->cols()), n_tokens_,
-                        {Epilogue::none, early()}, stream_.get());
+    step_roads_.add(products_->multiply({same.data(), n}, x.get(form, same[0].weight->cols()), n_tokens_,
+                                        {Epilogue::none, early()}, stream_.get()));
   }
 }
 
@@ -73,7 +73,7 @@ void CudaBackend::gate_rows(const DeviceMatrix& gate, const DeviceMatrix& up, Ga
       options.records = &hidden;
       options.not_finite = not_finite_.data();
     }
-    products_->multiply(parts, input, n_tokens_, options, stream_.get());
+    step_roads_.add(products_->multiply(parts, input, n_tokens_, options, stream_.get()));
     if (options.records != nullptr) return;
   } else {
     products(parts, normed_);

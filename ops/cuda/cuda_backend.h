@@ -1,7 +1,7 @@
 // The CUDA backend: its state and the verbs' declarations. Private to ops/cuda: backend.cpp makes it, runs
 // steps and the head; backend_layer.cpp has what a layer consists of; backend_experts.cpp the mixtures of
 // experts; backend_exchange.cpp how partial rows reach the other ranks; backend_sampling.cpp
-// chooses tokens.
+// chooses tokens; backend_roads.cpp has products' roads measured.
 #pragma once
 
 #include <array>
@@ -38,11 +38,16 @@ struct StepKind {
   auto operator<=>(const StepKind&) const = default;
 };
 
+struct RecordedStep {
+  Recording recording;
+  RoadSet roads;  ///< that its layers' products take
+};
+
 inline Epilogue epilogue_of(Gate gate) {
   return gate == Gate::swiglu ? Epilogue::swiglu : Epilogue::geglu;
 }
 
-class CudaBackend final : public Backend, public TokenSampler {
+class CudaBackend final : public Backend, public TokenSampler, public RoadTuner {
  public:
   CudaBackend(const CudaBackendOptions& options, std::unique_ptr<DeviceCollective> collective)
       : options_(options), collective_(std::move(collective)), not_finite_(1) {
@@ -103,6 +108,12 @@ class CudaBackend final : public Backend, public TokenSampler {
              std::span<const int32_t> history) override;
   void sample(const Vector& norm, float eps, const Matrix& head) override;
   std::vector<int32_t> collect() override;
+
+  RoadTuner* road_tuner() override { return this; }
+  std::optional<RoadKey> key_of(const Product& product) const override;
+  std::optional<Roads> measure(std::span<const Product> alike) override;
+  void set_roads(const Product& product, const Roads& roads) override;
+  RoadSet take_roads() override { return std::exchange(taken_, {}); }
 
   size_t weight_bytes() const override { return weight_bytes_; }
   size_t cache_bytes() const override { return cache_ ? cache_->bytes() : 0; }
@@ -165,14 +176,16 @@ class CudaBackend final : public Backend, public TokenSampler {
   uint32_t n_exchanges_ = 0;     // of this step, so far
   bool follows_kernel_ = false;  // the stream's last launch was a kernel of ours
   bool sent_ = false;            // this exchange's partial rows are on their way already
+  RoadSet step_roads_;           // that its layers' products take
+  RoadSet taken_;                // of all steps since take_roads()
   StepKind kind_;
-  int64_t n_vocab_ = 0;                                       // of all ranks
-  std::optional<DeviceSampler> sampler_;                      // goes after the graphs, as all that they use
-  std::map<std::pair<int, StepKind>, Recording> recordings_;  // by the exchange's variant too
-  DeviceBuffer<float> residual_;                              // (max_tokens, n_embd)
-  DeviceBuffer<float> partial_;                               // (max_tokens, n_embd)
-  DeviceBuffer<float> q_, k_, v_;                             // (max_tokens, local heads · head_dim)
-  DeviceBuffer<float> gate_, up_;                             // (max_tokens, n_ff)
+  int64_t n_vocab_ = 0;                   // of all ranks
+  std::optional<DeviceSampler> sampler_;  // goes after the graphs, as all that they use
+  std::map<std::pair<int, StepKind>, RecordedStep> recordings_;  // by the exchange's variant too
+  DeviceBuffer<float> residual_;                                 // (max_tokens, n_embd)
+  DeviceBuffer<float> partial_;                                  // (max_tokens, n_embd)
+  DeviceBuffer<float> q_, k_, v_;                                // (max_tokens, local heads · head_dim)
+  DeviceBuffer<float> gate_, up_;                                // (max_tokens, n_ff)
   ActivationSet normed_, attended_, hidden_;
   DeviceBuffer<float> router_logits_;  // (max_tokens, kMaxRouterExperts)
   DeviceBuffer<int32_t> chosen_;       // (max_tokens, n_experts_used)

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "ops/cuda/memory.h"
+#include "ops/cuda/roads.h"
 #include "ops/verbs.h"
 
 namespace tandem::cuda {
@@ -12,7 +13,8 @@ namespace tandem::cuda {
 /// zero.
 class CudaMatrix : public Matrix {
  public:
-  CudaMatrix(TensorType type, int64_t n_rows, Range cols);
+  /// `wide`: it is multiplied with 15-bit activations, where there are few.
+  CudaMatrix(TensorType type, int64_t n_rows, Range cols, bool wide = false);
 
   TensorType type() const override { return type_; }
   int64_t n_rows() const override { return n_rows_; }
@@ -22,6 +24,10 @@ class CudaMatrix : public Matrix {
   size_t bytes() const override { return tiles_.bytes(); }
   int64_t n_segments() const;
   bool empty() const { return n_rows_ == 0 || cols_.empty(); }
+
+  /// By which kernels it is multiplied; the built-in ones until others are set.
+  const Roads& roads() const { return roads_; }
+  void set_roads(const Roads& roads) { roads_ = roads; }
 
   /// As Matrix::put_rows: from host memory; returns when the rows may be overwritten.
   void put_rows(int64_t row_begin, int64_t n_rows, const std::byte* rows, size_t row_stride) override;
@@ -39,6 +45,7 @@ class CudaMatrix : public Matrix {
   TensorType type_;
   int64_t n_rows_;
   Range cols_;
+  Roads roads_;
   DeviceBuffer<std::byte> tiles_;
 };
 

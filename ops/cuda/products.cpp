@@ -10,10 +10,6 @@
 namespace tandem::cuda {
 namespace {
 
-constexpr int64_t kWideTokens = 2;    ///< of 15 bits that go through GEMV; more are no slower as halves
-constexpr int64_t kFloatTokens = 64;  ///< of a float format that go through GEMV
-constexpr int64_t kFewForBlas =
-    16;  ///< the same of a quantised one, without tensor cores of batch_kernel.cuh
 constexpr size_t kMostUnpacked = size_t{512} << 20;
 constexpr size_t kBlasBytes = size_t{32} << 20;
 
@@ -80,39 +76,41 @@ size_t Products::bytes() const {
 
 ActForm Products::form_of(const DeviceMatrix& matrix, int64_t n_tokens) const {
   const TensorType type = matrix.type();
-  if (is_float(type)) {
-    const bool halves = blas_ && n_tokens > kFloatTokens && unpacked_bytes(type) == 2;
-    return halves ? ActForm::f16 : ActForm::f32;
-  }
-  const int64_t few = matrix.form() == ActForm::q15 && has_batch_kernel(type) ? kWideTokens : kMaxGemvTokens;
-  if (n_tokens <= few && !deterministic_) return matrix.form();
-  if (has_batch_kernel(type)) return ActForm::f16;
-  return blas_ && n_tokens > kFewForBlas ? ActForm::f16 : matrix.form();
+  const bool few = n_tokens <= matrix.roads().gemv;
+  if (is_float(type)) return blas_ && !few && unpacked_bytes(type) == 2 ? ActForm::f16 : ActForm::f32;
+  if (has_batch_kernel(type)) return few && !deterministic_ ? matrix.form() : ActForm::f16;
+  return blas_ && !few ? ActForm::f16 : matrix.form();
 }
 
-void Products::multiply(std::span<const GemvOperand> parts, const CudaActivations& x, int64_t n_tokens,
-                        const GemvOptions& options, cudaStream_t stream) {
-  const bool halves = x.form() == ActForm::f16;
-  const bool many_floats = x.form() == ActForm::f32 && blas_ && n_tokens > kFloatTokens && !options.expert;
-  if (!halves && !many_floats) {
-    GemvOptions own = options;
-    own.fixed = deterministic_;
-    gemv(parts, x, n_tokens, own, stream);
-    return;
-  }
+Road Products::road_of(std::span<const GemvOperand> parts, ActForm form, int64_t n_tokens) const {
+  const Roads& roads = parts[0].weight->roads();
+  if (form == ActForm::f32) return blas_ && n_tokens > roads.gemv ? Road::blas : Road::gemv;
+  if (form != ActForm::f16) return Road::gemv;
   const bool batch = std::all_of(parts.begin(), parts.end(), [](const GemvOperand& part) {
     return has_batch_kernel(part.weight->type());
   });
-  if (blas_ && (n_tokens > kMaxBatchTokens || !batch)) {
-    multiply_blas(parts, x, n_tokens, options, stream);
-    return;
-  }
-  require(batch, "products: no kernel for halves");
-  GemvOptions some = options;
-  some.fixed = deterministic_;
+  require(batch || blas_, "products: no kernel for halves");
+  return blas_ && (n_tokens > roads.batch || !batch) ? Road::blas : Road::batch;
+}
+
+Road Products::multiply(std::span<const GemvOperand> parts, const CudaActivations& x, int64_t n_tokens,
+                        const GemvOptions& options, cudaStream_t stream) {
+  require(!parts.empty(), "products: parts");
+  const Road road = road_of(parts, x.form(), n_tokens);
+  GemvOptions own = options;
+  own.fixed = deterministic_;
+  if (road == Road::gemv) gemv(parts, x, n_tokens, own, stream);
+  if (road == Road::batch) multiply_batch(parts, x, n_tokens, own, stream);
+  if (road == Road::blas) multiply_blas(parts, x, n_tokens, own, stream);
+  return road;
+}
+
+void Products::multiply_batch(std::span<const GemvOperand> parts, const CudaActivations& x, int64_t n_tokens,
+                              GemvOptions options, cudaStream_t stream) {
+  const int64_t first = options.first_token;
   for (int64_t t = 0; t < n_tokens; t += kMaxBatchTokens) {
-    some.first_token = options.first_token + t;
-    batch_product(parts, x, std::min(kMaxBatchTokens, n_tokens - t), some, batch_, stream);
+    options.first_token = first + t;
+    batch_product(parts, x, std::min(kMaxBatchTokens, n_tokens - t), options, batch_, stream);
   }
 }
 
@@ -204,12 +202,13 @@ void Products::multiply_blas(std::span<const GemvOperand> parts, const CudaActiv
 }
 
 void Products::prepare(std::span<const Matrix* const> weights, int64_t n_tokens, cudaStream_t stream) {
-  if (!blas_ || n_tokens <= kMaxBatchTokens) return;
   std::vector<const CudaMatrix*> full;
   for (const Matrix* weight : weights) {
-    const auto& matrix = static_cast<const DeviceMatrix&>(*weight);
+    const DeviceMatrix& matrix = on_device(*weight);
     if (matrix.n_rows() == 0) continue;
-    if (form_of(matrix, n_tokens) != ActForm::f16) return;
+    const ActForm form = form_of(matrix, n_tokens);
+    const GemvOperand part{&matrix};
+    if (form != ActForm::f16 || road_of({&part, 1}, form, n_tokens) != Road::blas) return;
     full.push_back(&matrix);
   }
   unpack_all(full, stream);

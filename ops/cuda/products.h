@@ -1,12 +1,13 @@
 // Which kernels multiply a step's tokens, and the road of many tokens: weights made halves a matrix at a time
 // and multiplied by cuBLASLt. Called by the backend.
 //
-//   gemv   1 to 4 tokens (floats: 64)   int8 products (gemv.h), the memory's speed; of 15 bits 1 or 2 tokens
-//   batch  to 64 tokens                 tensor cores straight from tiles (batch.h)
-//   blas   more                         unpacking, cuBLASLt, and a pass over the sums for scales
+//   gemv   few tokens   int8 products (gemv.h), the memory's speed
+//   batch  more         tensor cores straight from tiles (batch.h)
+//   blas   many         unpacking, cuBLASLt, and a pass over the sums for scales
 //
-// The input's form says which road was meant: f16 is for the last two. Where a road isn't there (no tensor
-// cores, no cuBLASLt) another takes the tokens, some at a time.
+// How many are few is written in each matrix (CudaMatrix::roads()). The input's form says which road was
+// meant: f16 is for the last two. Where a road isn't there (no tensor cores, no cuBLASLt) another takes the
+// tokens, some at a time.
 #pragma once
 
 #include <memory>
@@ -33,16 +34,24 @@ class Products {
   /// The form of activations that n_tokens of them shall have to be multiplied with the matrix.
   ActForm form_of(const DeviceMatrix& matrix, int64_t n_tokens) const;
 
-  /// As gemv(), on the road that x's form and n_tokens mean. Experts, factor, accumulation and peers are for
-  /// tokens whose form isn't f16.
-  void multiply(std::span<const GemvOperand> parts, const CudaActivations& x, int64_t n_tokens,
+  /// The road of n_tokens in that form through these parts.
+  Road road_of(std::span<const GemvOperand> parts, ActForm form, int64_t n_tokens) const;
+
+  /// As gemv(), on that road; returns it. Parts have the same roads. Experts, factor, accumulation, records
+  /// and peers are for gemv.
+  Road multiply(std::span<const GemvOperand> parts, const CudaActivations& x, int64_t n_tokens,
                 const GemvOptions& options, cudaStream_t stream);
 
   /// Unpacks these matrices' weights ahead of the product of n_tokens that wants them next, where that goes
   /// by cuBLASLt and they fit: while other ranks' sums are awaited.
   void prepare(std::span<const Matrix* const> weights, int64_t n_tokens, cudaStream_t stream);
+  /// No weights stand unpacked any more: a recorded step, which doesn't ask whether they do, comes or went.
+  void forget() { ready_.clear(); }
+  bool has_blas() const { return blas_ != nullptr; }
 
  private:
+  void multiply_batch(std::span<const GemvOperand> parts, const CudaActivations& x, int64_t n_tokens,
+                      GemvOptions options, cudaStream_t stream);
   void multiply_blas(std::span<const GemvOperand> parts, const CudaActivations& x, int64_t n_tokens,
                      const GemvOptions& options, cudaStream_t stream);
   void multiply_panels(const GemvOperand& part, const CudaActivations& x, Range tokens, cudaStream_t stream);

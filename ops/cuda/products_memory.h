@@ -18,7 +18,7 @@ constexpr size_t products_bytes(int64_t most_elements, int n_multiprocessors) {
   constexpr size_t kBlocks = 4;  // a multiprocessor
   constexpr size_t kTokens = 64;
   const size_t sums = static_cast<size_t>(n_multiprocessors) * kBlocks *
-                      (kTiles * kTileRows * kTokens * sizeof(float) + sizeof(uint32_t));
+                      (kTiles * kTileRows * kTokens * sizeof(float) + 2 * sizeof(uint32_t));
   return std::min(kMostUnpacked, static_cast<size_t>(most_elements) * 2) + kBlasBytes + sums;
 }
 

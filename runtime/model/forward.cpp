@@ -98,6 +98,25 @@ void Model::feed_forward(int64_t index) {
   backend_->reduce_add_norm(norm_before_attention(index + 1, layer.ffn_post_norm.get()));
 }
 
+std::vector<cuda::Product> Model::products() const {
+  std::vector<cuda::Product> out;
+  for (const LayerWeights& layer : weights_.layers) {
+    out.push_back({{layer.q.get(), layer.k.get(), layer.v.get()}});
+    out.push_back({{layer.o.get()}});
+    if (!layer.router) {
+      out.push_back({{layer.gate.get(), layer.up.get()}});
+      out.push_back({{layer.down.get()}});
+    }
+    for (size_t e = 0; e < layer.gates.size(); ++e) {
+      out.push_back({{layer.gates[e].get(), layer.ups[e].get()}, true});
+      out.push_back({{layer.downs[e].get()}, true});
+    }
+  }
+  const auto& head = weights_.separate_head ? weights_.separate_head : weights_.embedding;
+  out.push_back({{head.get()}});
+  return out;
+}
+
 void Model::forward(const StepBatch& batch) {
   const auto n_tokens = static_cast<int64_t>(batch.tokens.size());
   require(n_tokens > 0 && n_tokens <= capacity_.max_tokens, "step has a wrong number of tokens", n_tokens);

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "comm/communicator.h"
+#include "ops/cuda/roads.h"
 #include "ops/verbs.h"
 #include "runtime/gguf/gguf.h"
 #include "runtime/model/capacity.h"
@@ -36,6 +37,10 @@ class Model {
   /// of them), of experts those that are chosen. One token chooses n_experts_used of each layer; of several,
   /// which may agree, the number expected where every choice is equally likely is taken.
   double bytes_read(int64_t n_tokens) const;
+
+  /// What a step multiplies, layer by layer, the head at the end; the same products in the same order on
+  /// every rank, of its own shards. Without routers, which every rank has whole.
+  std::vector<cuda::Product> products() const;
 
   /// Runs `batch` through all layers.
   void forward(const StepBatch& batch);

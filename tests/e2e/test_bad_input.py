@@ -78,6 +78,7 @@ class Flags(Case):
             ("-b", "99999999999"),
             ("-ctk", "q3"),
             ("--backend", "tpu"),
+            ("--tune", "always"),
             ("--split", "1,x"),
             ("--split", "0,0"),
             ("--split", "-1,2"),

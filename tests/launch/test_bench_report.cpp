@@ -97,7 +97,7 @@ TEST(BenchReport, markdown_leaves_out_what_nobody_measured) {
   ordered_json rows = ordered_json::array({bench_record(context(), decode())});
   std::string text = bench_markdown(rows);
   EXPECT_NE(text.find("% of sweep"), std::string::npos);
-  for (const char* head : {"exchange", "efficiency", "J/token", "comm"})
+  for (const char* head : {"exchange", "efficiency", "J/token", "comm", "road"})
     EXPECT_EQ(text.find(head), std::string::npos) << head;
   BenchTest test = decode();
   test.exchange_seconds = {0.0, 0.0};
@@ -106,6 +106,17 @@ TEST(BenchReport, markdown_leaves_out_what_nobody_measured) {
   text = bench_markdown(rows);
   for (const char* head : {"exchange", "kernels", "comm", "peer"})
     EXPECT_NE(text.find(head), std::string::npos) << head;
+}
+
+TEST(BenchReport, roads) {
+  EXPECT_TRUE(bench_record(context(), decode()).at("road").is_null());
+  BenchTest test = decode();
+  test.roads.add(cuda::Road::batch);
+  test.roads.add(cuda::Road::gemv);
+  const ordered_json row = bench_record(context(), test);
+  EXPECT_EQ(row.at("road"), "gemv+batch");
+  EXPECT_NE(bench_markdown(ordered_json::array({row})).find("| gemv+batch |"), std::string::npos);
+  EXPECT_NE(bench_csv(ordered_json::array({row})).find(",\"gemv+batch\","), std::string::npos);
 }
 
 TEST(BenchReport, csv_quotes_text) {

@@ -9,6 +9,7 @@
 #include "ops/cuda/experts.h"
 #include "ops/cuda/format_kernels.h"
 #include "ops/cuda/products.h"
+#include "ops/cuda/road_timer.h"
 #include "ops/cuda/rows.h"
 #include "tests/ops/cuda/gpu_support.h"
 #include "tests/support/random_matrix.h"
@@ -240,6 +241,46 @@ TEST_P(ManyTokens, BitsDontDependOnTheOtherTokens) {
   const std::vector<float> many = multiply(fresh(), {&weight}, make_input(64, {0, 1024}, form()))[0];
   const std::vector<float> fewer = multiply(fresh(), {&weight}, make_input(40, {0, 1024}, form()))[0];
   EXPECT_TRUE(std::equal(fewer.begin(), fewer.end(), many.begin()));
+}
+
+/// Whatever the roads' ends, the sums are the same but for roundings, and the road is what is said.
+TEST_P(ManyTokens, GoByTheRoadsOfTheMatrix) {
+  const RandomMatrix m = random_matrix(GetParam(), 129, 512, 15);
+  CudaMatrix weight = upload(m, {0, 512});
+  for (const int64_t n_tokens : {int64_t{2}, int64_t{60}, int64_t{100}}) {
+    const Input x = make_input(n_tokens, {0, 512}, form());
+    const auto truth = ref::matmul(m.stored, {0, 512}, x.meaning.data(), 512, n_tokens);
+    for (const Roads& roads : {Roads{0, 64}, Roads{0, 256}, Roads{0, 0}, Roads{64, 64}}) {
+      weight.set_roads(roads);
+      const GemvOperand part{&weight};
+      const Road road = fresh().road_of({&part, 1}, form(), n_tokens);
+      if (has_batch_ && has_blas_) {
+        EXPECT_EQ(road, n_tokens <= roads.batch ? Road::batch : Road::blas);
+      }
+      if (form() == ActForm::f32 && has_blas_) {
+        EXPECT_EQ(road, n_tokens <= roads.gemv ? Road::gemv : Road::blas);
+      }
+      EXPECT_LT(nmse(multiply(fresh(), {&weight}, x)[0], truth), tolerance())
+          << roads.gemv << " " << roads.batch << " tokens " << n_tokens;
+    }
+  }
+}
+
+TEST_P(ManyTokens, RoadsAreMeasured) {
+  const RandomMatrix m = random_matrix(GetParam(), 256, 512, 16);
+  std::vector<CudaMatrix> weights;
+  for (int i = 0; i < 4; ++i) weights.push_back(upload(m, {0, 512}));
+  const Roads before = weights[0].roads();
+  const bool is_wide[] = {false, true};
+  for (const bool wide : is_wide) {
+    const ActForm few = activation_form(GetParam(), wide);
+    RoadTimer timer(fresh(), {{&weights[0], &weights[1]}, {&weights[2], &weights[3]}}, few, true);
+    const Roads roads = timer.measure(false);
+    EXPECT_TRUE(roads.gemv >= 1 && roads.gemv <= Roads::kMostGemv) << roads.gemv;
+    EXPECT_TRUE(roads.batch >= Roads::kLeastBatch && roads.batch <= Roads::kMostBatch) << roads.batch;
+    EXPECT_EQ(timer.measure(true).gemv, before.gemv);
+    EXPECT_EQ(weights[3].roads(), before);
+  }
 }
 
 std::string type_name(const ::testing::TestParamInfo<TensorType>& info) {
