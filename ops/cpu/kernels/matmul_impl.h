@@ -1,89 +1,116 @@
 // The matrix-product kernels of one (format, instruction set). Called through matmul_kernels() by
 // ops/cpu/matmul.cpp; never allocates, never looks at which set it is but for the tag.
 //
-// One float recipe a (row, token), whatever the tile, panel range, form or set: in column order, a group of
-// 32 at a time,
-//   value = float(dot) * scale                       [two halves: fma(float(dot1), scale1, float(dot0) *
-//   scale0)] value = fma(min, float(sum of activations), value)     [with minima; a half at a time] acc   =
-//   fma(value, activation scale, acc)
-// where dot is the exact integer Σ (code - zero) · activation (q15: 128 · high plane + low plane), scale = d
-// * sub-scale and min = -(dmin * sub-min) are exact. Float formats: acc = fma(weight, activation, acc) a
-// column.
+// One float recipe a (row, token), whatever the tile, panel range, form or set. Neighbouring groups of 32
+// columns that share their d (a super-block of 256, or a group alone in formats without sub-scales; a chunk's
+// end cuts too) are a block. In column order, a block at a time:
+//   mins  = Σ fma(sub-min, activation scale · sum of activations, mins)    [with minima; a half at a time]
+//   sums  = Σ fma(float(integer), activation scale, sums)                  [a group at a time]
+//   acc   = fma(d, sums, fma(-dmin, mins, acc))
+// where integer is the group's exact one of matmul_sums.h. So a group costs one conversion and one fma.
+// Float formats: acc = fma(weight, activation, acc) a column.
 #pragma once
 
 #include "ops/core/fixed_point.h"
 #include "ops/cpu/kernels/matmul.h"
-#include "ops/cpu/kernels/matmul_dot.h"
-#include "ops/cpu/kernels/matmul_weights.h"
+#include "ops/cpu/kernels/matmul_sums.h"
 
 namespace tandem {
 
-/// How far ahead of the stream lines are asked for. Measured on Zen 4, one token and weights in memory:
-/// without it products with formats that take unpacking reach 70 to 80 % of a plain read's speed, with it 80
-/// to 95 %. One token's work on 8-bit weights is so short that the processor runs ahead by itself, and loses
-/// by it.
-inline constexpr int64_t kPrefetchBytes = 4096;
+/// How far ahead of the stream lines are asked for, into the second cache: the first has room for few misses
+/// at a time. Measured on Zen 4, one token and weights in memory: products with formats that take unpacking
+/// reach 60 to 70 % of a plain read's speed without it or with 4 KB into the first cache, and 80 % with this.
+/// One token's work on 8-bit weights is so short that the processor runs ahead by itself.
+inline constexpr int64_t kPrefetchBytes = 24576;
 
-/// Whether a tile's accumulators and a group's weights fit in registers together.
-template <class Tag>
-inline constexpr bool kManyRegisters = false;
-template <>
-inline constexpr bool kManyRegisters<Avx512> = true;
+/// The most tokens of a tile: for as many the kernels are unrolled. 0: a tile may have kMaxTileTokens, and
+/// they aren't.
+template <class F, class Tag, bool kWide>
+inline constexpr int kUnrolledTokens = 0;
+template <class F, bool kWide>
+inline constexpr int kUnrolledTokens<F, Avx512, kWide> = 16;
+template <class F, bool kWide>
+inline constexpr int kUnrolledTokens<F, Avx2, kWide> = kWide ? 2 : 4;
 
-/// The exact integer of one (half) group and token.
-template <class Tag, int kBits, bool kWide, int kFrom, int kTo>
-[[gnu::always_inline]] inline I32x16<Tag> group_dot(const I32x16<Tag>* codes, const ActTile& tile, int64_t at,
-                                                    I32x16<Tag> zero) {
-  using I = I32x16<Tag>;
-  if constexpr (kWide) {
-    // Signed 8-bit products ignore the start, so the planes are joined behind them.
-    if constexpr (kBits == 8) {
-      const I high = dot<kBits, kFrom, kTo>(codes, tile.high + at * 32, I::zero());
-      const I low = dot<kBits, kFrom, kTo>(codes, tile.low + at * 32, zero);
-      return shift_left<7>(high) + low;
-    }
-    const I high = dot<kBits, kFrom, kTo>(codes, tile.high + at * 32, I::zero());
-    return dot<kBits, kFrom, kTo>(codes, tile.low + at * 32, shift_left<7>(high) + zero);
+template <class F, class Tag, bool kWide>
+inline constexpr int kTileTokens =
+    kUnrolledTokens<F, Tag, kWide> == 0 ? kMaxTileTokens : kUnrolledTokens<F, Tag, kWide>;
+
+/// The formats whose codes the kernels of AVX2 add up in pairs.
+template <class F, class Tag>
+inline constexpr bool kPairs = false;
+template <QuantFormat F>
+inline constexpr bool kPairs<F, Avx2> = F::kBits != 8 && !F::kTable;
+
+/// Adds what one group gives to the sums of the tile's n tokens.
+template <class F, class Tag, bool kWide, int kTokens>
+[[gnu::always_inline]] inline void add_group(const GroupWeights<F, Tag>& weights, const ActTile& tile, int n,
+                                             int64_t group, F32x16<Tag>* sums) {
+  const auto add = [&](int t, I32x16<Tag> sum) __attribute__((always_inline)) {
+    sums[t] = fma(to_float(sum), F32x16<Tag>::broadcast(tile.scale[group * n + t]), sums[t]);
+  };
+  if constexpr (kPairs<F, Tag>) {
+    I32x16<Tag> integers[kTokens];
+    group_sums<F, kWide, kTokens>(weights, tile, group * n, integers);
+    for (int t = 0; t < kTokens; ++t) add(t, integers[t]);
   } else {
-    return dot<kBits, kFrom, kTo>(codes, tile.high + at * 32, zero);
+    const CodeVectors<F, Tag> codes(weights);
+    for (int t = 0; t < n; ++t) add(t, group_sum<F, Tag, kWide>(weights, codes, tile, group * n + t));
   }
 }
 
-/// What one group adds to one token's accumulator.
-template <class F, class Tag, bool kWide>
-[[gnu::always_inline]] inline F32x16<Tag> add_group(const GroupWeights<F, Tag>& weights, const ActTile& tile,
-                                                    int64_t at, F32x16<Tag> acc) {
+/// The same for its minima.
+template <class F, class Tag>
+[[gnu::always_inline]] inline void add_mins(const GroupWeights<F, Tag>& weights, const ActTile& tile, int n,
+                                            int64_t group, F32x16<Tag>* mins) {
   using Fl = F32x16<Tag>;
-  using I = I32x16<Tag>;
-  constexpr int kBits = F::kTable ? 8 : F::kBits;
-  constexpr bool kZero = F::kTable || F::kZero != 0;
-  const auto zero = [&](int64_t i) { return kZero ? I::broadcast(tile.zero[i]) : I::zero(); };
-  Fl value;
-  if constexpr (F::kHalves) {
-    const I first = group_dot<Tag, kBits, kWide, 0, 4>(weights.codes, tile, at, zero(2 * at));
-    const I second = group_dot<Tag, kBits, kWide, 4, 8>(weights.codes, tile, at, zero(2 * at + 1));
-    value = fma(to_float(second), weights.scale[1], to_float(first) * weights.scale[0]);
-    if constexpr (F::kHasMin) {
-      value = fma(weights.min[0], Fl::broadcast(tile.sum[2 * at]), value);
-      value = fma(weights.min[1], Fl::broadcast(tile.sum[2 * at + 1]), value);
+  constexpr int kHalves = F::kHalves ? 2 : 1;
+  for (int half = 0; half < kHalves; ++half) {
+    const Fl min = F::kSubScales ? weights.min(half) : Fl::broadcast(1.0F);
+    for (int t = 0; t < n; ++t) {
+      mins[t] = fma(min, Fl::broadcast(tile.sum[(group * n + t) * kHalves + half]), mins[t]);
     }
-  } else {
-    const I whole = group_dot<Tag, kBits, kWide, 0, 8>(weights.codes, tile, at, zero(at));
-    value = to_float(whole) * weights.scale[0];
-    if constexpr (F::kHasMin) value = fma(weights.min[0], Fl::broadcast(tile.sum[at]), value);
   }
-  return fma(value, Fl::broadcast(tile.scale[at]), acc);
 }
 
 /// Asks for the lines kPrefetchBytes behind [p, p + n).
 template <class F, int kTokens>
 [[gnu::always_inline]] inline void prefetch(const std::byte* p, int64_t n) {
   if constexpr (F::kBits == 8 && kTokens == 1) return;
-  for (int64_t i = 0; i < n; i += kLineBytes) __builtin_prefetch(p + kPrefetchBytes + i);
+  for (int64_t i = 0; i < n; i += kLineBytes) __builtin_prefetch(p + kPrefetchBytes + i, 0, 2);
 }
 
-/// Groups [begin, end) of one panel for the tile's tokens: kTokens of them, accumulators in registers, or
-/// with 0 any number. out: (n, 16)
+/// Adds a block, the groups [first, last) of a segment, to the accumulators of the tile's n tokens. `group`
+/// is the first one's index in the panel.
+template <class F, class Tag, bool kWide, int kTokens>
+[[gnu::always_inline]] inline void add_block(const std::byte* segment, int first, int last,
+                                             const ActTile& tile, int n, int64_t group, F32x16<Tag>* acc) {
+  using Layout = PackedLayout<F>;
+  using Weights = GroupWeights<F, Tag>;
+  using Fl = F32x16<Tag>;
+  const BlockScales<F, Tag> scales(segment, first);
+  if constexpr (F::kHasMin) {
+    Fl mins[kTokens > 0 ? kTokens : kMaxTileTokens];
+    for (int t = 0; t < n; ++t) mins[t] = Fl::zero();
+    for (int g = first; g < last; ++g) {
+      add_mins<F, Tag>(Weights(segment, g), tile, n, group + (g - first), mins);
+    }
+    const Fl factor = scales.negative_dmin();
+    for (int t = 0; t < n; ++t) acc[t] = fma(factor, mins[t], acc[t]);
+  }
+  Fl sums[kTokens > 0 ? kTokens : kMaxTileTokens];
+  for (int t = 0; t < n; ++t) sums[t] = Fl::zero();
+  for (int g = first; g < last; ++g) {
+    if (g % Layout::kUnitGroups == 0) prefetch<F, kTokens>(segment + Layout::unit_offset(g), kLineBytes);
+    prefetch<F, kTokens>(segment + Layout::lines_offset(g), Layout::kGroupLineBytes);
+    add_group<F, Tag, kWide, kTokens>(Weights(segment, g), tile, n, group + (g - first), sums);
+  }
+  const Fl d = scales.d();
+  for (int t = 0; t < n; ++t) acc[t] = fma(d, sums[t], acc[t]);
+}
+
+/// Groups [begin, end) of one panel for the tile's tokens: kTokens of them, or with 0 any number. out: (n,
+/// 16)
 template <QuantFormat F, class Tag, bool kWide, int kTokens>
 void accumulate(const MatmulArgs& args, const std::byte* panel, int64_t begin, int64_t end,
                 const ActTile& tile, float* out) {
@@ -98,14 +125,11 @@ void accumulate(const MatmulArgs& args, const std::byte* panel, int64_t begin, i
     const int last =
         place.n_groups - place.first < left ? place.n_groups : place.first + static_cast<int>(left);
     prefetch<F, kTokens>(segment, Layout::kFixedHeader);
-    for (int g = place.first; g < last; ++g, ++group) {
-      if (g % Layout::kUnitGroups == 0) prefetch<F, kTokens>(segment + Layout::unit_offset(g), kLineBytes);
-      const std::byte* lines = segment + Layout::lines_offset(g);
-      prefetch<F, kTokens>(lines, Layout::kGroupLineBytes);
-      GroupWeights<F, Tag> weights;
-      weights.load_codes(lines);
-      weights.load_scales(segment, g);
-      for (int t = 0; t < n; ++t) acc[t] = add_group<F, Tag, kWide>(weights, tile, group * n + t, acc[t]);
+    for (int g = place.first; g < last;) {
+      const int block_end = F::kSubScales ? last : g + 1;
+      add_block<F, Tag, kWide, kTokens>(segment, g, block_end, tile, n, group, acc);
+      group += block_end - g;
+      g = block_end;
     }
   }
   for (int t = 0; t < n; ++t) acc[t].store(out + 16 * t);
@@ -147,23 +171,15 @@ void accumulate(const MatmulArgs& args, const std::byte* panel, int64_t begin, i
   }
 }
 
-template <class F, class Tag, bool kWide>
+template <class F, class Tag, bool kWide, int kTokens = 1>
 [[gnu::always_inline]] inline void accumulate_tile(const MatmulArgs& args, const std::byte* panel,
                                                    int64_t begin, int64_t end, const ActTile& tile,
                                                    float* out) {
-  if (tile.n == 1) return accumulate<F, Tag, kWide, 1>(args, panel, begin, end, tile, out);
-  if constexpr (kManyRegisters<Tag>) {
-    switch (tile.n) {
-      case 2:
-        return accumulate<F, Tag, kWide, 2>(args, panel, begin, end, tile, out);
-      case 4:
-        return accumulate<F, Tag, kWide, 4>(args, panel, begin, end, tile, out);
-      case 8:
-        return accumulate<F, Tag, kWide, 8>(args, panel, begin, end, tile, out);
-      default:
-        return accumulate<F, Tag, kWide, 16>(args, panel, begin, end, tile, out);
-    }
-  } else {
+  if (tile.n == kTokens) return accumulate<F, Tag, kWide, kTokens>(args, panel, begin, end, tile, out);
+  constexpr int kMost = kUnrolledTokens<F, Tag, kWide>;
+  if constexpr (kTokens < kMost) {
+    return accumulate_tile<F, Tag, kWide, 2 * kTokens>(args, panel, begin, end, tile, out);
+  } else if constexpr (kMost == 0) {
     return accumulate<F, Tag, kWide, 0>(args, panel, begin, end, tile, out);
   }
 }
@@ -180,6 +196,25 @@ template <class Tag>
   }
   return in_range;
 }
+
+#if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+/// Doubles between 2^52 and 2^53 are a constant plus an integer, which adding that constant rounds to: a
+/// short way for sums below 2^20. Others, and a matrix's last rows, take the long one.
+[[gnu::always_inline]] inline bool add_fixed(Avx2, const float* values, int n, int64_t* out) {
+  const auto value = F32x16<Avx2>::load(values);
+  const auto small = less(abs(value), F32x16<Avx2>::broadcast(0x1p20F));
+  if (n != 16 || mask_bits(small) != 0xffffU) return add_fixed(Generic{}, values, n, out);
+  const __m256d magic = _mm256_set1_pd(0x1.8p52);
+  const __m256d scale = _mm256_set1_pd(kFixedPointScale);
+  for (int lane = 0; lane < 16; lane += 4) {
+    const __m256d sum = _mm256_fmadd_pd(_mm256_cvtps_pd(_mm_loadu_ps(values + lane)), scale, magic);
+    const __m256i fixed = _mm256_sub_epi64(_mm256_castpd_si256(sum), _mm256_castpd_si256(magic));
+    auto* at = reinterpret_cast<__m256i*>(out + lane);
+    _mm256_storeu_si256(at, _mm256_add_epi64(_mm256_loadu_si256(at), fixed));
+  }
+  return true;
+}
+#endif
 
 #if defined(__AVX512DQ__)
 [[gnu::always_inline]] inline bool add_fixed(Avx512, const float* values, int n, int64_t* out) {
@@ -255,7 +290,10 @@ bool run_any(const MatmulArgs& args) {
 
 template <class F, class Tag>
 MatmulKernels matmul_kernels() {
-  return {&run_any<F, Tag>};
+  return {.tile_tokens = kTileTokens<F, Tag, false>,
+          .wide_tile_tokens = kTileTokens<F, Tag, true>,
+          .zero_pairs = kPairs<F, Tag>,
+          .run = &run_any<F, Tag>};
 }
 
 }  // namespace tandem
