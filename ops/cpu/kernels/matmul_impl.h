@@ -109,81 +109,6 @@ template <class F, class Tag, bool kWide, int kTokens>
   for (int t = 0; t < n; ++t) acc[t] = fma(d, sums[t], acc[t]);
 }
 
-/// Groups [begin, end) of one panel for the tile's tokens: kTokens of them, or with 0 any number. out: (n,
-/// 16)
-template <QuantFormat F, class Tag, bool kWide, int kTokens>
-void accumulate(const MatmulArgs& args, const std::byte* panel, int64_t begin, int64_t end,
-                const ActTile& tile, float* out) {
-  using Layout = PackedLayout<F>;
-  const int n = kTokens > 0 ? kTokens : tile.n;
-  F32x16<Tag> acc[kTokens > 0 ? kTokens : kMaxTileTokens];
-  for (int t = 0; t < n; ++t) acc[t] = F32x16<Tag>::zero();
-  for (int64_t group = begin; group < end;) {
-    const auto place = Layout::segment_of(group, args.n_units, args.phase);
-    const std::byte* segment = panel + place.offset;
-    const int64_t left = end - group;
-    const int last =
-        place.n_groups - place.first < left ? place.n_groups : place.first + static_cast<int>(left);
-    prefetch<F, kTokens>(segment, Layout::kFixedHeader);
-    for (int g = place.first; g < last;) {
-      const int block_end = F::kSubScales ? last : g + 1;
-      add_block<F, Tag, kWide, kTokens>(segment, g, block_end, tile, n, group, acc);
-      group += block_end - g;
-      g = block_end;
-    }
-  }
-  for (int t = 0; t < n; ++t) acc[t].store(out + 16 * t);
-}
-
-template <class Tag>
-[[gnu::always_inline]] inline F32x16<Tag> load_column(F32, const std::byte* p) {
-  return F32x16<Tag>::load(reinterpret_cast<const float*>(p));
-}
-template <class Tag>
-[[gnu::always_inline]] inline F32x16<Tag> load_column(F16, const std::byte* p) {
-  return F32x16<Tag>::load_f16(reinterpret_cast<const uint16_t*>(p));
-}
-template <class Tag>
-[[gnu::always_inline]] inline F32x16<Tag> load_column(Bf16, const std::byte* p) {
-  return F32x16<Tag>::load_bf16(reinterpret_cast<const uint16_t*>(p));
-}
-
-/// The same for columns [begin, end) of kPanels panels, which lie panel_bytes apart: one panel alone has one
-/// chain of dependent additions a token, too few for a single token. out: (kPanels, n, 16)
-template <FloatFormat F, class Tag, bool kWide, int kTokens, int kPanels = 1>
-void accumulate(const MatmulArgs& args, const std::byte* panel, int64_t begin, int64_t end,
-                const ActTile& tile, float* out) {
-  using Fl = F32x16<Tag>;
-  const int n = kTokens > 0 ? kTokens : tile.n;
-  Fl acc[kPanels][kTokens > 0 ? kTokens : kMaxTileTokens];
-  for (auto& row : acc) {
-    for (int t = 0; t < n; ++t) row[t] = Fl::zero();
-  }
-  for (int64_t col = begin; col < end; ++col) {
-    for (int p = 0; p < kPanels; ++p) {
-      const std::byte* column = panel + p * args.panel_bytes + col * PackedLayout<F>::kColumnBytes;
-      const Fl weight = load_column<Tag>(F{}, column);
-      for (int t = 0; t < n; ++t) acc[p][t] = fma(weight, Fl::broadcast(tile.x[col * n + t]), acc[p][t]);
-    }
-  }
-  for (int p = 0; p < kPanels; ++p) {
-    for (int t = 0; t < n; ++t) acc[p][t].store(out + 16 * (p * n + t));
-  }
-}
-
-template <class F, class Tag, bool kWide, int kTokens = 1>
-[[gnu::always_inline]] inline void accumulate_tile(const MatmulArgs& args, const std::byte* panel,
-                                                   int64_t begin, int64_t end, const ActTile& tile,
-                                                   float* out) {
-  if (tile.n == kTokens) return accumulate<F, Tag, kWide, kTokens>(args, panel, begin, end, tile, out);
-  constexpr int kMost = kUnrolledTokens<F, Tag, kWide>;
-  if constexpr (kTokens < kMost) {
-    return accumulate_tile<F, Tag, kWide, 2 * kTokens>(args, panel, begin, end, tile, out);
-  } else if constexpr (kMost == 0) {
-    return accumulate<F, Tag, kWide, 0>(args, panel, begin, end, tile, out);
-  }
-}
-
 /// Rounds 16 floats to fixed point (nearest, ties to even) and adds the first n to out. False where one of
 /// these is out of range or not a number; it is then left out.
 template <class Tag>
@@ -250,32 +175,122 @@ template <class Tag>
   return in_range;
 }
 
+/// Where the chunk that begins at unit `begin` ends: a panel is one, where sums aren't put in fixed point.
+[[gnu::always_inline]] inline int64_t chunk_end(const MatmulArgs& args, int64_t begin) {
+  const int64_t end = args.fixed != nullptr ? begin + args.chunk_units : args.n_units;
+  return end < args.n_units ? end : args.n_units;
+}
+
+/// Groups [begin, end) of one panel for the tile's tokens: kTokens of them, or with 0 any number. sums: (n,
+/// 16)
+template <QuantFormat F, class Tag, bool kWide, int kTokens>
+[[gnu::always_inline]] inline void accumulate(const MatmulArgs& args, const std::byte* panel, int64_t begin,
+                                              int64_t end, const ActTile& tile, float* sums) {
+  using Layout = PackedLayout<F>;
+  const int n = kTokens > 0 ? kTokens : tile.n;
+  F32x16<Tag> acc[kTokens > 0 ? kTokens : kMaxTileTokens];
+  for (int t = 0; t < n; ++t) acc[t] = F32x16<Tag>::zero();
+  for (int64_t group = begin; group < end;) {
+    const auto place = Layout::segment_of(group, args.n_units, args.phase);
+    const std::byte* segment = panel + place.offset;
+    const int64_t left = end - group;
+    const int last =
+        place.n_groups - place.first < left ? place.n_groups : place.first + static_cast<int>(left);
+    prefetch<F, kTokens>(segment, Layout::kFixedHeader);
+    for (int g = place.first; g < last;) {
+      const int block_end = F::kSubScales ? last : g + 1;
+      add_block<F, Tag, kWide, kTokens>(segment, g, block_end, tile, n, group, acc);
+      group += block_end - g;
+      g = block_end;
+    }
+  }
+  for (int t = 0; t < n; ++t) acc[t].store(sums + 16 * t);
+}
+
+/// One panel times the tile's tokens, of which there are kTokens, or with 0 any number. False where a
+/// fixed-point sum is out of range.
+template <QuantFormat F, class Tag, bool kWide, int kTokens>
+bool multiply(const MatmulArgs& args, int64_t panel, const ActTile& tile) {
+  alignas(64) float sums[16 * (kTokens > 0 ? kTokens : kMaxTileTokens)];
+  bool in_range = true;
+  for (int64_t begin = 0; begin < args.n_units;) {
+    const int64_t end = chunk_end(args, begin);
+    accumulate<F, Tag, kWide, kTokens>(args, args.panels + panel * args.panel_bytes, begin, end, tile, sums);
+    in_range &= put_sums<Tag>(args, tile, panel, sums);
+    begin = end;
+  }
+  return in_range;
+}
+
+template <class Tag>
+[[gnu::always_inline]] inline F32x16<Tag> load_column(F32, const std::byte* p) {
+  return F32x16<Tag>::load(reinterpret_cast<const float*>(p));
+}
+template <class Tag>
+[[gnu::always_inline]] inline F32x16<Tag> load_column(F16, const std::byte* p) {
+  return F32x16<Tag>::load_f16(reinterpret_cast<const uint16_t*>(p));
+}
+template <class Tag>
+[[gnu::always_inline]] inline F32x16<Tag> load_column(Bf16, const std::byte* p) {
+  return F32x16<Tag>::load_bf16(reinterpret_cast<const uint16_t*>(p));
+}
+
+/// The same for kPanels panels from `panel` on: one alone has one chain of dependent additions a token, too
+/// few for a single token.
+template <FloatFormat F, class Tag, bool kWide, int kTokens, int kPanels = 1>
+bool multiply(const MatmulArgs& args, int64_t panel, const ActTile& tile) {
+  using Fl = F32x16<Tag>;
+  const int n = kTokens > 0 ? kTokens : tile.n;
+  const std::byte* weights = args.panels + panel * args.panel_bytes;
+  alignas(64) float sums[16 * (kTokens > 0 ? kTokens : kMaxTileTokens)];
+  bool in_range = true;
+  for (int64_t begin = 0; begin < args.n_units;) {
+    const int64_t end = chunk_end(args, begin);
+    Fl acc[kPanels][kTokens > 0 ? kTokens : kMaxTileTokens];
+    for (auto& row : acc) {
+      for (int t = 0; t < n; ++t) row[t] = Fl::zero();
+    }
+    for (int64_t col = begin; col < end; ++col) {
+      for (int p = 0; p < kPanels; ++p) {
+        const std::byte* column = weights + p * args.panel_bytes + col * PackedLayout<F>::kColumnBytes;
+        const Fl weight = load_column<Tag>(F{}, column);
+        for (int t = 0; t < n; ++t) acc[p][t] = fma(weight, Fl::broadcast(tile.x[col * n + t]), acc[p][t]);
+      }
+    }
+    for (int p = 0; p < kPanels; ++p) {
+      for (int t = 0; t < n; ++t) acc[p][t].store(sums + 16 * t);
+      in_range &= put_sums<Tag>(args, tile, panel + p, sums);
+    }
+    begin = end;
+  }
+  return in_range;
+}
+
+template <class F, class Tag, bool kWide, int kTokens = 1>
+[[gnu::always_inline]] inline bool multiply_tile(const MatmulArgs& args, int64_t panel, const ActTile& tile) {
+  if (tile.n == kTokens) return multiply<F, Tag, kWide, kTokens>(args, panel, tile);
+  constexpr int kMost = kUnrolledTokens<F, Tag, kWide>;
+  if constexpr (kTokens < kMost) {
+    return multiply_tile<F, Tag, kWide, 2 * kTokens>(args, panel, tile);
+  } else {
+    return multiply<F, Tag, kWide, kMost>(args, panel, tile);
+  }
+}
+
 template <class F, class Tag, bool kWide>
 bool run_matmul(const MatmulArgs& args) {
   constexpr int kTogether = 4;  // panels, for one token of a float format
-  alignas(64) float sums[16 * kMaxTileTokens];
   bool in_range = true;
-  const int64_t chunk = args.fixed != nullptr ? args.chunk_units : args.n_units;
-  const bool together = FloatFormat<F> && args.n_tiles == 1 && args.tiles[0].n == 1;
-  for (int64_t p = args.panel_begin; p < args.panel_end;) {
-    const std::byte* panel = args.panels + p * args.panel_bytes;
-    const int n_panels = together && p + kTogether <= args.panel_end ? kTogether : 1;
-    for (int i = 0; i < args.n_tiles; ++i) {
-      const ActTile& tile = args.tiles[i];
-      for (int64_t begin = 0; begin < args.n_units; begin += chunk) {
-        const int64_t end = begin + chunk < args.n_units ? begin + chunk : args.n_units;
-        if constexpr (FloatFormat<F>) {
-          if (n_panels == kTogether) {
-            accumulate<F, Tag, kWide, 1, kTogether>(args, panel, begin, end, tile, sums);
-            for (int k = 0; k < kTogether; ++k) in_range &= put_sums<Tag>(args, tile, p + k, sums + 16 * k);
-            continue;
-          }
-        }
-        accumulate_tile<F, Tag, kWide>(args, panel, begin, end, tile, sums);
-        in_range &= put_sums<Tag>(args, tile, p, sums);
+  int64_t p = args.panel_begin;
+  if constexpr (FloatFormat<F>) {
+    if (args.n_tiles == 1 && args.tiles[0].n == 1) {
+      for (; p + kTogether <= args.panel_end; p += kTogether) {
+        in_range &= multiply<F, Tag, kWide, 1, kTogether>(args, p, args.tiles[0]);
       }
     }
-    p += n_panels;
+  }
+  for (; p < args.panel_end; ++p) {
+    for (int i = 0; i < args.n_tiles; ++i) in_range &= multiply_tile<F, Tag, kWide>(args, p, args.tiles[i]);
   }
   return in_range;
 }
