@@ -202,7 +202,7 @@ bool run_format(const PackedMatrix& weight, const Activations& x, ActForm form, 
     constexpr size_t kPieces = 6;
     Cutter cutter{scratch.get(static_cast<size_t>(n) * (tile_bytes(x, needs) + kPieces * kLineBytes))};
     args.n_tiles = 0;
-    for (int done = 0, size = args.wide ? kernels.wide_tile_tokens : kernels.tile_tokens; done < n;) {
+    for (int done = 0, size = kernels.tile_tokens; done < n;) {
       if (size > n - done) {
         size /= 2;
         continue;

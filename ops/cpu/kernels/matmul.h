@@ -46,9 +46,8 @@ struct MatmulArgs {
 };
 
 struct MatmulKernels {
-  int tile_tokens = 0;       ///< the most tokens of a tile, a power of two
-  int wide_tile_tokens = 0;  ///< for q15
-  bool zero_pairs = false;   ///< whether it reads these in place of `zero`
+  int tile_tokens = 0;      ///< the most tokens of a tile, a power of two
+  bool zero_pairs = false;  ///< whether it reads these in place of `zero`
   /// False where a fixed-point sum is out of range.
   bool (*run)(const MatmulArgs& args);
 };

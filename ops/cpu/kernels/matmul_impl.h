@@ -25,16 +25,12 @@ inline constexpr int64_t kPrefetchBytes = 24576;
 
 /// The most tokens of a tile: for as many the kernels are unrolled. 0: a tile may have kMaxTileTokens, and
 /// they aren't.
-template <class F, class Tag, bool kWide>
+template <class Tag>
 inline constexpr int kUnrolledTokens = 0;
-template <class F, bool kWide>
-inline constexpr int kUnrolledTokens<F, Avx512, kWide> = 16;
-template <class F, bool kWide>
-inline constexpr int kUnrolledTokens<F, Avx2, kWide> = kWide ? 2 : 4;
-
-template <class F, class Tag, bool kWide>
-inline constexpr int kTileTokens =
-    kUnrolledTokens<F, Tag, kWide> == 0 ? kMaxTileTokens : kUnrolledTokens<F, Tag, kWide>;
+template <>
+inline constexpr int kUnrolledTokens<Avx512> = 16;
+template <>
+inline constexpr int kUnrolledTokens<Avx2> = 4;
 
 /// The formats whose codes the kernels of AVX2 add up in pairs.
 template <class F, class Tag>
@@ -269,7 +265,7 @@ bool multiply(const MatmulArgs& args, int64_t panel, const ActTile& tile) {
 template <class F, class Tag, bool kWide, int kTokens = 1>
 [[gnu::always_inline]] inline bool multiply_tile(const MatmulArgs& args, int64_t panel, const ActTile& tile) {
   if (tile.n == kTokens) return multiply<F, Tag, kWide, kTokens>(args, panel, tile);
-  constexpr int kMost = kUnrolledTokens<F, Tag, kWide>;
+  constexpr int kMost = kUnrolledTokens<Tag>;
   if constexpr (kTokens < kMost) {
     return multiply_tile<F, Tag, kWide, 2 * kTokens>(args, panel, tile);
   } else {
@@ -305,8 +301,7 @@ bool run_any(const MatmulArgs& args) {
 
 template <class F, class Tag>
 MatmulKernels matmul_kernels() {
-  return {.tile_tokens = kTileTokens<F, Tag, false>,
-          .wide_tile_tokens = kTileTokens<F, Tag, true>,
+  return {.tile_tokens = kUnrolledTokens<Tag> == 0 ? kMaxTileTokens : kUnrolledTokens<Tag>,
           .zero_pairs = kPairs<F, Tag>,
           .run = &run_any<F, Tag>};
 }

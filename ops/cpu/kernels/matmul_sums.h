@@ -12,12 +12,6 @@
 
 namespace tandem {
 
-/// How many tokens group_sums() takes at once, of a tile that has n.
-template <class Tag>
-inline constexpr bool kSumsOfWholeTile = false;
-template <>
-inline constexpr bool kSumsOfWholeTile<Avx2> = true;
-
 template <class F, class Tag>
 struct CodeVectors {
   I32x16<Tag> v[8];
