@@ -15,6 +15,8 @@ function(tandem_kernels target)
   set(flags_Avx512 ${flags_Avx2} -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni)
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")  # gcc 12's own intrinsic headers trip these
     list(APPEND flags_Avx512 -Wno-uninitialized -Wno-maybe-uninitialized)
+    # It would turn chains of integer additions into trees, whose leaves don't fit in 16 registers.
+    list(APPEND flags_Avx2 -fno-tree-reassoc -fno-tree-ter)
   endif()
   foreach(tag IN LISTS tags)
     string(REGEX REPLACE "([<,] *)ISA([>,])" "\\1tandem::${tag}\\2" K_TEXT "${K_INSTANTIATE}")

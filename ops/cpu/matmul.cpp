@@ -47,17 +47,19 @@ struct TileNeeds {
   bool wide = false;
   bool sum = false;  ///< sums of halves or groups as floats
   int zero = 0;      ///< the zero point, 0 where none
+  bool zero_pairs = false;
   int halves = 1;
 };
 
 template <class F>
-TileNeeds needs_of(ActForm form) {
+TileNeeds needs_of(ActForm form, const MatmulKernels& kernels) {
   if constexpr (FloatFormat<F>) {
     return {.floats = true};
   } else {
     return {.wide = form == ActForm::q15,
             .sum = F::kHasMin,
             .zero = F::kTable ? 128 : F::kZero,
+            .zero_pairs = kernels.zero_pairs && F::kZero != 0,
             .halves = F::kHalves ? 2 : 1};
   }
 }
@@ -67,8 +69,8 @@ size_t tile_bytes(const Activations& x, const TileNeeds& needs) {
   const auto groups = static_cast<size_t>(x.n_groups());
   if (needs.floats) return aligned(static_cast<size_t>(x.n_cols()) * sizeof(float));
   const size_t planes = groups * kGroup * (needs.wide ? 2 : 1);
-  return aligned(planes + groups * sizeof(float) +
-                 groups * 2 * static_cast<size_t>(needs.halves) * sizeof(float));
+  const size_t corrections = groups * static_cast<size_t>(needs.halves) * sizeof(float);
+  return aligned(planes + groups * sizeof(float) + corrections * (needs.zero_pairs ? 3 : 2));
 }
 
 /// The corrections of token t of n, from its row of sums.
@@ -76,22 +78,41 @@ void fill_sums(const Activations& x, ActForm form, const TileNeeds& needs, int64
                int64_t t, int32_t* zero, float* sum) {
   const int32_t* sums = x.sums(form, token);
   const int32_t* first_sums = x.first_sums(form, token);
-  const int64_t n_groups = x.n_groups();
-  if (needs.halves == 1) {
-    for (int64_t g = 0; g < n_groups && zero != nullptr; ++g) zero[g * n + t] = -needs.zero * sums[g];
-    for (int64_t g = 0; g < n_groups && sum != nullptr; ++g) sum[g * n + t] = static_cast<float>(sums[g]);
-    return;
-  }
-  for (int64_t g = 0; g < n_groups; ++g) {
-    const int64_t at = (g * n + t) * 2;
-    const int32_t second = sums[g] - first_sums[g];
-    if (zero != nullptr) {
-      zero[at] = -needs.zero * first_sums[g];
-      zero[at + 1] = -needs.zero * second;
+  const float* scales = x.scales(form, token);
+  for (int64_t g = 0; g < x.n_groups(); ++g) {
+    const int32_t parts[2] = {needs.halves == 1 ? sums[g] : first_sums[g], sums[g] - first_sums[g]};
+    for (int half = 0; half < needs.halves; ++half) {
+      const int64_t at = (g * n + t) * needs.halves + half;
+      if (zero != nullptr) zero[at] = -needs.zero * parts[half];
+      if (sum != nullptr) sum[at] = scales[g] * static_cast<float>(parts[half]);
     }
-    if (sum != nullptr) {
-      sum[at] = static_cast<float>(first_sums[g]);
-      sum[at + 1] = static_cast<float>(second);
+  }
+}
+
+/// -zero point · sum of n activations, as two 16-bit numbers: the first and the last two of every four.
+int32_t zero_pair(int zero, const int8_t* acts, int64_t n) {
+  int32_t first = 0;
+  int32_t last = 0;
+  for (int64_t i = 0; i < n; i += 4) {
+    first += acts[i] + acts[i + 1];
+    last += acts[i + 2] + acts[i + 3];
+  }
+  return static_cast<int32_t>((static_cast<uint32_t>(-zero * first) & 0xffffU) |
+                              static_cast<uint32_t>(-zero * last) << 16);
+}
+
+/// ActTile::zero_pairs of token t of n.
+void fill_zero_pairs(const Activations& x, ActForm form, const TileNeeds& needs, int64_t token, int64_t n,
+                     int64_t t, int32_t* pairs) {
+  const int planes = needs.wide ? 2 : 1;
+  const int64_t part = kGroup / needs.halves;
+  for (int plane = 0; plane < planes; ++plane) {
+    const int8_t* row = plane == 0 ? x.high_row(form, token) : x.low_row(token);
+    for (int64_t g = 0; g < x.n_groups(); ++g) {
+      int32_t* out = pairs + ((g * n + t) * planes + plane) * needs.halves;
+      for (int half = 0; half < needs.halves; ++half) {
+        out[half] = zero_pair(needs.zero, row + g * kGroup + half * part, part);
+      }
     }
   }
 }
@@ -125,15 +146,21 @@ ActTile fill_tile(const Activations& x, ActForm form, const TileNeeds& needs, in
                   Cutter& cutter) {
   if (needs.floats) return fill_float_tile(x, first, n, cutter);
   const int64_t n_groups = x.n_groups();
-  auto* zero = needs.zero != 0 ? cutter.take<int32_t>(n_groups * n * needs.halves) : nullptr;
-  auto* sum = needs.sum ? cutter.take<float>(n_groups * n * needs.halves) : nullptr;
-  for (int t = 0; t < n; ++t) fill_sums(x, form, needs, first + t, n, t, zero, sum);
+  const int64_t corrections = n_groups * n * needs.halves;
+  auto* zero = needs.zero != 0 && !needs.zero_pairs ? cutter.take<int32_t>(corrections) : nullptr;
+  auto* pairs = needs.zero_pairs ? cutter.take<int32_t>(corrections * (needs.wide ? 2 : 1)) : nullptr;
+  auto* sum = needs.sum ? cutter.take<float>(corrections) : nullptr;
+  for (int t = 0; t < n; ++t) {
+    if (zero != nullptr || sum != nullptr) fill_sums(x, form, needs, first + t, n, t, zero, sum);
+    if (pairs != nullptr) fill_zero_pairs(x, form, needs, first + t, n, t, pairs);
+  }
   ActTile tile{.n = n,
                .first_token = first,
                .high = x.high_row(form, first),
                .low = needs.wide ? x.low_row(first) : nullptr,
                .scale = x.scales(form, first),
                .zero = zero,
+               .zero_pairs = pairs,
                .sum = sum};
   if (n == 1) return tile;
   auto* high = cutter.take<int8_t>(n_groups * n * kGroup);
@@ -155,28 +182,31 @@ ActTile fill_tile(const Activations& x, ActForm form, const TileNeeds& needs, in
   return tile;
 }
 
-/// Runs the kernels over all tokens, at most kMaxTileTokens at a time, in tiles of 16, 8, 4, 2 and 1.
+/// Runs the kernels over all tokens, at most kMaxTokens at a time, in tiles of powers of two.
 template <class F>
 bool run_format(const PackedMatrix& weight, const Activations& x, ActForm form, Range tokens, Isa isa,
                 MatmulArgs args) {
-  const TileNeeds needs = needs_of<F>(form);
   const MatmulKernels kernels = with_isa(isa, [](auto tag) { return matmul_kernels<F, decltype(tag)>(); });
+  const TileNeeds needs = needs_of<F>(form, kernels);
   args.panels = weight.data();
   args.panel_bytes = static_cast<int64_t>(weight.bytes()) / weight.n_panels();
   args.n_rows = weight.n_rows();
   args.n_units = FloatFormat<F> ? weight.n_cols() : weight.n_cols() / kGroup;
   if constexpr (QuantFormat<F>) args.phase = PackedLayout<F>::phase(weight.cols().begin);
   args.wide = form == ActForm::q15;
-  ActTile tiles[5];
+  ActTile tiles[kMaxTokens];
   args.tiles = tiles;
   bool in_range = true;
   for (int64_t token = tokens.begin; token < tokens.end;) {
-    const int n = static_cast<int>(std::min<int64_t>(kMaxTileTokens, tokens.end - token));
+    const int n = static_cast<int>(std::min<int64_t>(kMaxTokens, tokens.end - token));
     constexpr size_t kPieces = 6;
-    Cutter cutter{scratch.get(static_cast<size_t>(n) * tile_bytes(x, needs) + 5 * kPieces * kLineBytes)};
+    Cutter cutter{scratch.get(static_cast<size_t>(n) * (tile_bytes(x, needs) + kPieces * kLineBytes))};
     args.n_tiles = 0;
-    for (int done = 0, size = kMaxTileTokens; done < n; size /= 2) {
-      if (size > n - done) continue;
+    for (int done = 0, size = kernels.tile_tokens; done < n;) {
+      if (size > n - done) {
+        size /= 2;
+        continue;
+      }
       tiles[args.n_tiles++] = fill_tile(x, form, needs, token + done, size, cutter);
       done += size;
     }

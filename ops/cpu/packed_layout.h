@@ -92,14 +92,14 @@ struct PackedLayout<F> {
   }
 
   /// Offsets in a segment of its group g: of the unit that it belongs to, of its scales, of its lines.
-  [[gnu::always_inline]] static constexpr int64_t unit_offset(int g) {
-    return kFixedHeader + g / kUnitGroups * int64_t{kUnitBytes};
+  [[gnu::always_inline]] static constexpr int64_t unit_offset(uint32_t g) {
+    return kFixedHeader + int64_t{g / kUnitGroups} * kUnitBytes;
   }
-  [[gnu::always_inline]] static constexpr int64_t scales_offset(int g) {
-    return unit_offset(g) + g % kUnitGroups * kGroupHeader;
+  [[gnu::always_inline]] static constexpr int64_t scales_offset(uint32_t g) {
+    return unit_offset(g) + int64_t{g % kUnitGroups} * kGroupHeader;
   }
-  [[gnu::always_inline]] static constexpr int64_t lines_offset(int g) {
-    return unit_offset(g) + kLineBytes + g % kUnitGroups * int64_t{kGroupLineBytes};
+  [[gnu::always_inline]] static constexpr int64_t lines_offset(uint32_t g) {
+    return unit_offset(g) + kLineBytes + int64_t{g % kUnitGroups} * kGroupLineBytes;
   }
 };
 

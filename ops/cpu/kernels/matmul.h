@@ -9,9 +9,10 @@
 namespace tandem {
 
 inline constexpr int kMaxTileTokens = 16;
+inline constexpr int kMaxTokens = 32;  ///< of a call
 
 /// The activations of n tokens, laid out for the inner loop: everything of a group lies together.
-/// "halves" is 2 where a format's group has two scales, else 1.
+/// "halves" is 2 where a format's group has two scales, else 1; "planes" is 2 for q15, else 1.
 struct ActTile {
   int n = 0;
   int64_t first_token = 0;
@@ -20,7 +21,10 @@ struct ActTile {
   const int8_t* low = nullptr;    ///< (n_groups, n, 32), q15 only
   const float* scale = nullptr;   ///< (n_groups, n)
   const int32_t* zero = nullptr;  ///< (n_groups, n, halves): -zero point * sum of the (half) group's integers
-  const float* sum = nullptr;     ///< (n_groups, n, halves): that sum; formats with a minimum only
+  /// (n_groups, n, planes, halves): the same of a plane, in two 16-bit numbers: of columns 0, 1, 4, 5, … and
+  /// of 2, 3, 6, 7, …; for sets that add pairs
+  const int32_t* zero_pairs = nullptr;
+  const float* sum = nullptr;  ///< (n_groups, n, halves): scale * that sum; formats with a minimum only
 };
 
 struct MatmulArgs {
@@ -42,6 +46,8 @@ struct MatmulArgs {
 };
 
 struct MatmulKernels {
+  int tile_tokens = 0;      ///< the most tokens of a tile, a power of two
+  bool zero_pairs = false;  ///< whether it reads these in place of `zero`
   /// False where a fixed-point sum is out of range.
   bool (*run)(const MatmulArgs& args);
 };

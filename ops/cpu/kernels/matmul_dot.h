@@ -41,35 +41,25 @@ template <int kBits, int kFrom, int kTo>
   return _mm256_set1_epi32(word);
 }
 
-/// Up to 6 bits: vpmaddubsw's pairs are added in 16 bits as long as they can't overflow. 8 bits: |w| · (±a),
-/// whose pairs stay below 2 · 128 · 127 < 2^15.
+/// Codes of 8 bits only (matmul_sums.h has narrower ones): |w| · (±a), whose pairs stay below 2 · 128 · 127
+/// < 2^15.
 template <int kBits, int kFrom, int kTo>
 [[gnu::always_inline]] inline I32x16<Avx2> dot(const I32x16<Avx2>* codes, const int8_t* acts,
-                                               I32x16<Avx2> start) {
-  constexpr int kPair = 2 * 127 * ((1 << kBits) - 1);
-  constexpr int kRun = kBits == 8 ? 1 : (32767 / kPair < 8 ? 32767 / kPair : 8);
+                                               I32x16<Avx2> /*start*/) {
+  static_assert(kBits == 8);
   const __m256i ones = _mm256_set1_epi16(1);
-  if constexpr (kBits == 8) start = I32x16<Avx2>::zero();
-  for (int from = kFrom; from < kTo; from += kRun) {
-    __m256i lo = _mm256_setzero_si256();
-    __m256i hi = _mm256_setzero_si256();
-    for (int v = from; v < from + kRun && v < kTo; ++v) {
-      const __m256i act = broadcast_word(acts + 4 * v);
-      if constexpr (kBits == 8) {
-        const __m256i sign = _mm256_set1_epi8(-128);
-        const __m256i weight_lo = _mm256_xor_si256(codes[v].lo, sign);
-        const __m256i weight_hi = _mm256_xor_si256(codes[v].hi, sign);
-        lo = _mm256_maddubs_epi16(_mm256_abs_epi8(weight_lo), _mm256_sign_epi8(act, weight_lo));
-        hi = _mm256_maddubs_epi16(_mm256_abs_epi8(weight_hi), _mm256_sign_epi8(act, weight_hi));
-      } else {
-        lo = _mm256_add_epi16(lo, _mm256_maddubs_epi16(codes[v].lo, act));
-        hi = _mm256_add_epi16(hi, _mm256_maddubs_epi16(codes[v].hi, act));
-      }
-    }
-    start.lo = _mm256_add_epi32(start.lo, _mm256_madd_epi16(lo, ones));
-    start.hi = _mm256_add_epi32(start.hi, _mm256_madd_epi16(hi, ones));
+  const __m256i sign = _mm256_set1_epi8(-128);
+  I32x16<Avx2> sum = I32x16<Avx2>::zero();
+  for (int v = kFrom; v < kTo; ++v) {
+    const __m256i act = broadcast_word(acts + 4 * v);
+    const auto products = [&](__m256i code) __attribute__((always_inline)) {
+      const __m256i weight = _mm256_xor_si256(code, sign);
+      const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(weight), _mm256_sign_epi8(act, weight));
+      return _mm256_madd_epi16(pairs, ones);
+    };
+    sum = sum + I32x16<Avx2>{products(codes[v].lo), products(codes[v].hi)};
   }
-  return start;
+  return sum;
 }
 
 [[gnu::always_inline]] inline I32x16<Avx2> lookup(const uint8_t* table, I32x16<Avx2> index) {

@@ -1,171 +1,108 @@
 // The matrix-product kernels of one (format, instruction set). Called through matmul_kernels() by
 // ops/cpu/matmul.cpp; never allocates, never looks at which set it is but for the tag.
 //
-// One float recipe a (row, token), whatever the tile, panel range, form or set: in column order, a group of
-// 32 at a time,
-//   value = float(dot) * scale                       [two halves: fma(float(dot1), scale1, float(dot0) *
-//   scale0)] value = fma(min, float(sum of activations), value)     [with minima; a half at a time] acc   =
-//   fma(value, activation scale, acc)
-// where dot is the exact integer Σ (code - zero) · activation (q15: 128 · high plane + low plane), scale = d
-// * sub-scale and min = -(dmin * sub-min) are exact. Float formats: acc = fma(weight, activation, acc) a
-// column.
+// One float recipe a (row, token), whatever the tile, panel range, form or set. Neighbouring groups of 32
+// columns that share their d (a super-block of 256, or a group alone in formats without sub-scales; a chunk's
+// end cuts too) are a block. In column order, a block at a time:
+//   mins  = Σ fma(sub-min, activation scale · sum of activations, mins)    [with minima; a half at a time]
+//   sums  = Σ fma(float(integer), activation scale, sums)                  [a group at a time]
+//   acc   = fma(d, sums, fma(-dmin, mins, acc))
+// where integer is the group's exact one of matmul_sums.h. So a group costs one conversion and one fma.
+// Float formats: acc = fma(weight, activation, acc) a column.
 #pragma once
 
 #include "ops/core/fixed_point.h"
 #include "ops/cpu/kernels/matmul.h"
-#include "ops/cpu/kernels/matmul_dot.h"
-#include "ops/cpu/kernels/matmul_weights.h"
+#include "ops/cpu/kernels/matmul_sums.h"
 
 namespace tandem {
 
-/// How far ahead of the stream lines are asked for. Measured on Zen 4, one token and weights in memory:
-/// without it products with formats that take unpacking reach 70 to 80 % of a plain read's speed, with it 80
-/// to 95 %. One token's work on 8-bit weights is so short that the processor runs ahead by itself, and loses
-/// by it.
-inline constexpr int64_t kPrefetchBytes = 4096;
+/// How far ahead of the stream lines are asked for, into the second cache: the first has room for few misses
+/// at a time. Measured on Zen 4, one token and weights in memory: products with formats that take unpacking
+/// reach 60 to 70 % of a plain read's speed without it or with 4 KB into the first cache, and 80 % with this.
+/// One token's work on 8-bit weights is so short that the processor runs ahead by itself.
+inline constexpr int64_t kPrefetchBytes = 24576;
 
-/// Whether a tile's accumulators and a group's weights fit in registers together.
+/// The most tokens of a tile: for as many the kernels are unrolled. 0: a tile may have kMaxTileTokens, and
+/// they aren't.
 template <class Tag>
-inline constexpr bool kManyRegisters = false;
+inline constexpr int kUnrolledTokens = 0;
 template <>
-inline constexpr bool kManyRegisters<Avx512> = true;
+inline constexpr int kUnrolledTokens<Avx512> = 16;
+template <>
+inline constexpr int kUnrolledTokens<Avx2> = 4;
 
-/// The exact integer of one (half) group and token.
-template <class Tag, int kBits, bool kWide, int kFrom, int kTo>
-[[gnu::always_inline]] inline I32x16<Tag> group_dot(const I32x16<Tag>* codes, const ActTile& tile, int64_t at,
-                                                    I32x16<Tag> zero) {
-  using I = I32x16<Tag>;
-  if constexpr (kWide) {
-    // Signed 8-bit products ignore the start, so the planes are joined behind them.
-    if constexpr (kBits == 8) {
-      const I high = dot<kBits, kFrom, kTo>(codes, tile.high + at * 32, I::zero());
-      const I low = dot<kBits, kFrom, kTo>(codes, tile.low + at * 32, zero);
-      return shift_left<7>(high) + low;
-    }
-    const I high = dot<kBits, kFrom, kTo>(codes, tile.high + at * 32, I::zero());
-    return dot<kBits, kFrom, kTo>(codes, tile.low + at * 32, shift_left<7>(high) + zero);
+/// The formats whose codes the kernels of AVX2 add up in pairs.
+template <class F, class Tag>
+inline constexpr bool kPairs = false;
+template <QuantFormat F>
+inline constexpr bool kPairs<F, Avx2> = F::kBits != 8 && !F::kTable;
+
+/// Adds what one group gives to the sums of the tile's n tokens.
+template <class F, class Tag, bool kWide, int kTokens>
+[[gnu::always_inline]] inline void add_group(const GroupWeights<F, Tag>& weights, const ActTile& tile, int n,
+                                             int64_t group, F32x16<Tag>* sums) {
+  const auto add = [&](int t, I32x16<Tag> sum) __attribute__((always_inline)) {
+    sums[t] = fma(to_float(sum), F32x16<Tag>::broadcast(tile.scale[group * n + t]), sums[t]);
+  };
+  if constexpr (kPairs<F, Tag>) {
+    I32x16<Tag> integers[kTokens];
+    group_sums<F, kWide, kTokens>(weights, tile, group * n, integers);
+    for (int t = 0; t < kTokens; ++t) add(t, integers[t]);
   } else {
-    return dot<kBits, kFrom, kTo>(codes, tile.high + at * 32, zero);
+    const CodeVectors<F, Tag> codes(weights);
+    for (int t = 0; t < n; ++t) add(t, group_sum<F, Tag, kWide>(weights, codes, tile, group * n + t));
   }
 }
 
-/// What one group adds to one token's accumulator.
-template <class F, class Tag, bool kWide>
-[[gnu::always_inline]] inline F32x16<Tag> add_group(const GroupWeights<F, Tag>& weights, const ActTile& tile,
-                                                    int64_t at, F32x16<Tag> acc) {
+/// The same for its minima.
+template <class F, class Tag>
+[[gnu::always_inline]] inline void add_mins(const GroupWeights<F, Tag>& weights, const ActTile& tile, int n,
+                                            int64_t group, F32x16<Tag>* mins) {
   using Fl = F32x16<Tag>;
-  using I = I32x16<Tag>;
-  constexpr int kBits = F::kTable ? 8 : F::kBits;
-  constexpr bool kZero = F::kTable || F::kZero != 0;
-  const auto zero = [&](int64_t i) { return kZero ? I::broadcast(tile.zero[i]) : I::zero(); };
-  Fl value;
-  if constexpr (F::kHalves) {
-    const I first = group_dot<Tag, kBits, kWide, 0, 4>(weights.codes, tile, at, zero(2 * at));
-    const I second = group_dot<Tag, kBits, kWide, 4, 8>(weights.codes, tile, at, zero(2 * at + 1));
-    value = fma(to_float(second), weights.scale[1], to_float(first) * weights.scale[0]);
-    if constexpr (F::kHasMin) {
-      value = fma(weights.min[0], Fl::broadcast(tile.sum[2 * at]), value);
-      value = fma(weights.min[1], Fl::broadcast(tile.sum[2 * at + 1]), value);
+  constexpr int kHalves = F::kHalves ? 2 : 1;
+  for (int half = 0; half < kHalves; ++half) {
+    const Fl min = F::kSubScales ? weights.min(half) : Fl::broadcast(1.0F);
+    for (int t = 0; t < n; ++t) {
+      mins[t] = fma(min, Fl::broadcast(tile.sum[(group * n + t) * kHalves + half]), mins[t]);
     }
-  } else {
-    const I whole = group_dot<Tag, kBits, kWide, 0, 8>(weights.codes, tile, at, zero(at));
-    value = to_float(whole) * weights.scale[0];
-    if constexpr (F::kHasMin) value = fma(weights.min[0], Fl::broadcast(tile.sum[at]), value);
   }
-  return fma(value, Fl::broadcast(tile.scale[at]), acc);
 }
 
 /// Asks for the lines kPrefetchBytes behind [p, p + n).
 template <class F, int kTokens>
 [[gnu::always_inline]] inline void prefetch(const std::byte* p, int64_t n) {
   if constexpr (F::kBits == 8 && kTokens == 1) return;
-  for (int64_t i = 0; i < n; i += kLineBytes) __builtin_prefetch(p + kPrefetchBytes + i);
+  for (int64_t i = 0; i < n; i += kLineBytes) __builtin_prefetch(p + kPrefetchBytes + i, 0, 2);
 }
 
-/// Groups [begin, end) of one panel for the tile's tokens: kTokens of them, accumulators in registers, or
-/// with 0 any number. out: (n, 16)
-template <QuantFormat F, class Tag, bool kWide, int kTokens>
-void accumulate(const MatmulArgs& args, const std::byte* panel, int64_t begin, int64_t end,
-                const ActTile& tile, float* out) {
+/// Adds a block, the groups [first, last) of a segment, to the accumulators of the tile's n tokens. `group`
+/// is the first one's index in the panel.
+template <class F, class Tag, bool kWide, int kTokens>
+[[gnu::always_inline]] inline void add_block(const std::byte* segment, int first, int last,
+                                             const ActTile& tile, int n, int64_t group, F32x16<Tag>* acc) {
   using Layout = PackedLayout<F>;
-  const int n = kTokens > 0 ? kTokens : tile.n;
-  F32x16<Tag> acc[kTokens > 0 ? kTokens : kMaxTileTokens];
-  for (int t = 0; t < n; ++t) acc[t] = F32x16<Tag>::zero();
-  for (int64_t group = begin; group < end;) {
-    const auto place = Layout::segment_of(group, args.n_units, args.phase);
-    const std::byte* segment = panel + place.offset;
-    const int64_t left = end - group;
-    const int last =
-        place.n_groups - place.first < left ? place.n_groups : place.first + static_cast<int>(left);
-    prefetch<F, kTokens>(segment, Layout::kFixedHeader);
-    for (int g = place.first; g < last; ++g, ++group) {
-      if (g % Layout::kUnitGroups == 0) prefetch<F, kTokens>(segment + Layout::unit_offset(g), kLineBytes);
-      const std::byte* lines = segment + Layout::lines_offset(g);
-      prefetch<F, kTokens>(lines, Layout::kGroupLineBytes);
-      GroupWeights<F, Tag> weights;
-      weights.load_codes(lines);
-      weights.load_scales(segment, g);
-      for (int t = 0; t < n; ++t) acc[t] = add_group<F, Tag, kWide>(weights, tile, group * n + t, acc[t]);
-    }
-  }
-  for (int t = 0; t < n; ++t) acc[t].store(out + 16 * t);
-}
-
-template <class Tag>
-[[gnu::always_inline]] inline F32x16<Tag> load_column(F32, const std::byte* p) {
-  return F32x16<Tag>::load(reinterpret_cast<const float*>(p));
-}
-template <class Tag>
-[[gnu::always_inline]] inline F32x16<Tag> load_column(F16, const std::byte* p) {
-  return F32x16<Tag>::load_f16(reinterpret_cast<const uint16_t*>(p));
-}
-template <class Tag>
-[[gnu::always_inline]] inline F32x16<Tag> load_column(Bf16, const std::byte* p) {
-  return F32x16<Tag>::load_bf16(reinterpret_cast<const uint16_t*>(p));
-}
-
-/// The same for columns [begin, end) of kPanels panels, which lie panel_bytes apart: one panel alone has one
-/// chain of dependent additions a token, too few for a single token. out: (kPanels, n, 16)
-template <FloatFormat F, class Tag, bool kWide, int kTokens, int kPanels = 1>
-void accumulate(const MatmulArgs& args, const std::byte* panel, int64_t begin, int64_t end,
-                const ActTile& tile, float* out) {
+  using Weights = GroupWeights<F, Tag>;
   using Fl = F32x16<Tag>;
-  const int n = kTokens > 0 ? kTokens : tile.n;
-  Fl acc[kPanels][kTokens > 0 ? kTokens : kMaxTileTokens];
-  for (auto& row : acc) {
-    for (int t = 0; t < n; ++t) row[t] = Fl::zero();
-  }
-  for (int64_t col = begin; col < end; ++col) {
-    for (int p = 0; p < kPanels; ++p) {
-      const std::byte* column = panel + p * args.panel_bytes + col * PackedLayout<F>::kColumnBytes;
-      const Fl weight = load_column<Tag>(F{}, column);
-      for (int t = 0; t < n; ++t) acc[p][t] = fma(weight, Fl::broadcast(tile.x[col * n + t]), acc[p][t]);
+  const BlockScales<F, Tag> scales(segment, first);
+  if constexpr (F::kHasMin) {
+    Fl mins[kTokens > 0 ? kTokens : kMaxTileTokens];
+    for (int t = 0; t < n; ++t) mins[t] = Fl::zero();
+    for (int g = first; g < last; ++g) {
+      add_mins<F, Tag>(Weights(segment, g), tile, n, group + (g - first), mins);
     }
+    const Fl factor = scales.negative_dmin();
+    for (int t = 0; t < n; ++t) acc[t] = fma(factor, mins[t], acc[t]);
   }
-  for (int p = 0; p < kPanels; ++p) {
-    for (int t = 0; t < n; ++t) acc[p][t].store(out + 16 * (p * n + t));
+  Fl sums[kTokens > 0 ? kTokens : kMaxTileTokens];
+  for (int t = 0; t < n; ++t) sums[t] = Fl::zero();
+  for (int g = first; g < last; ++g) {
+    if (g % Layout::kUnitGroups == 0) prefetch<F, kTokens>(segment + Layout::unit_offset(g), kLineBytes);
+    prefetch<F, kTokens>(segment + Layout::lines_offset(g), Layout::kGroupLineBytes);
+    add_group<F, Tag, kWide, kTokens>(Weights(segment, g), tile, n, group + (g - first), sums);
   }
-}
-
-template <class F, class Tag, bool kWide>
-[[gnu::always_inline]] inline void accumulate_tile(const MatmulArgs& args, const std::byte* panel,
-                                                   int64_t begin, int64_t end, const ActTile& tile,
-                                                   float* out) {
-  if (tile.n == 1) return accumulate<F, Tag, kWide, 1>(args, panel, begin, end, tile, out);
-  if constexpr (kManyRegisters<Tag>) {
-    switch (tile.n) {
-      case 2:
-        return accumulate<F, Tag, kWide, 2>(args, panel, begin, end, tile, out);
-      case 4:
-        return accumulate<F, Tag, kWide, 4>(args, panel, begin, end, tile, out);
-      case 8:
-        return accumulate<F, Tag, kWide, 8>(args, panel, begin, end, tile, out);
-      default:
-        return accumulate<F, Tag, kWide, 16>(args, panel, begin, end, tile, out);
-    }
-  } else {
-    return accumulate<F, Tag, kWide, 0>(args, panel, begin, end, tile, out);
-  }
+  const Fl d = scales.d();
+  for (int t = 0; t < n; ++t) acc[t] = fma(d, sums[t], acc[t]);
 }
 
 /// Rounds 16 floats to fixed point (nearest, ties to even) and adds the first n to out. False where one of
@@ -180,6 +117,25 @@ template <class Tag>
   }
   return in_range;
 }
+
+#if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+/// Doubles between 2^52 and 2^53 are a constant plus an integer, which adding that constant rounds to: a
+/// short way for sums below 2^20. Others, and a matrix's last rows, take the long one.
+[[gnu::always_inline]] inline bool add_fixed(Avx2, const float* values, int n, int64_t* out) {
+  const auto value = F32x16<Avx2>::load(values);
+  const auto small = less(abs(value), F32x16<Avx2>::broadcast(0x1p20F));
+  if (n != 16 || mask_bits(small) != 0xffffU) return add_fixed(Generic{}, values, n, out);
+  const __m256d magic = _mm256_set1_pd(0x1.8p52);
+  const __m256d scale = _mm256_set1_pd(kFixedPointScale);
+  for (int lane = 0; lane < 16; lane += 4) {
+    const __m256d sum = _mm256_fmadd_pd(_mm256_cvtps_pd(_mm_loadu_ps(values + lane)), scale, magic);
+    const __m256i fixed = _mm256_sub_epi64(_mm256_castpd_si256(sum), _mm256_castpd_si256(magic));
+    auto* at = reinterpret_cast<__m256i*>(out + lane);
+    _mm256_storeu_si256(at, _mm256_add_epi64(_mm256_loadu_si256(at), fixed));
+  }
+  return true;
+}
+#endif
 
 #if defined(__AVX512DQ__)
 [[gnu::always_inline]] inline bool add_fixed(Avx512, const float* values, int n, int64_t* out) {
@@ -215,32 +171,122 @@ template <class Tag>
   return in_range;
 }
 
+/// Where the chunk that begins at unit `begin` ends: a panel is one, where sums aren't put in fixed point.
+[[gnu::always_inline]] inline int64_t chunk_end(const MatmulArgs& args, int64_t begin) {
+  const int64_t end = args.fixed != nullptr ? begin + args.chunk_units : args.n_units;
+  return end < args.n_units ? end : args.n_units;
+}
+
+/// Groups [begin, end) of one panel for the tile's tokens: kTokens of them, or with 0 any number. sums: (n,
+/// 16)
+template <QuantFormat F, class Tag, bool kWide, int kTokens>
+[[gnu::always_inline]] inline void accumulate(const MatmulArgs& args, const std::byte* panel, int64_t begin,
+                                              int64_t end, const ActTile& tile, float* sums) {
+  using Layout = PackedLayout<F>;
+  const int n = kTokens > 0 ? kTokens : tile.n;
+  F32x16<Tag> acc[kTokens > 0 ? kTokens : kMaxTileTokens];
+  for (int t = 0; t < n; ++t) acc[t] = F32x16<Tag>::zero();
+  for (int64_t group = begin; group < end;) {
+    const auto place = Layout::segment_of(group, args.n_units, args.phase);
+    const std::byte* segment = panel + place.offset;
+    const int64_t left = end - group;
+    const int last =
+        place.n_groups - place.first < left ? place.n_groups : place.first + static_cast<int>(left);
+    prefetch<F, kTokens>(segment, Layout::kFixedHeader);
+    for (int g = place.first; g < last;) {
+      const int block_end = F::kSubScales ? last : g + 1;
+      add_block<F, Tag, kWide, kTokens>(segment, g, block_end, tile, n, group, acc);
+      group += block_end - g;
+      g = block_end;
+    }
+  }
+  for (int t = 0; t < n; ++t) acc[t].store(sums + 16 * t);
+}
+
+/// One panel times the tile's tokens, of which there are kTokens, or with 0 any number. False where a
+/// fixed-point sum is out of range.
+template <QuantFormat F, class Tag, bool kWide, int kTokens>
+bool multiply(const MatmulArgs& args, int64_t panel, const ActTile& tile) {
+  alignas(64) float sums[16 * (kTokens > 0 ? kTokens : kMaxTileTokens)];
+  bool in_range = true;
+  for (int64_t begin = 0; begin < args.n_units;) {
+    const int64_t end = chunk_end(args, begin);
+    accumulate<F, Tag, kWide, kTokens>(args, args.panels + panel * args.panel_bytes, begin, end, tile, sums);
+    in_range &= put_sums<Tag>(args, tile, panel, sums);
+    begin = end;
+  }
+  return in_range;
+}
+
+template <class Tag>
+[[gnu::always_inline]] inline F32x16<Tag> load_column(F32, const std::byte* p) {
+  return F32x16<Tag>::load(reinterpret_cast<const float*>(p));
+}
+template <class Tag>
+[[gnu::always_inline]] inline F32x16<Tag> load_column(F16, const std::byte* p) {
+  return F32x16<Tag>::load_f16(reinterpret_cast<const uint16_t*>(p));
+}
+template <class Tag>
+[[gnu::always_inline]] inline F32x16<Tag> load_column(Bf16, const std::byte* p) {
+  return F32x16<Tag>::load_bf16(reinterpret_cast<const uint16_t*>(p));
+}
+
+/// The same for kPanels panels from `panel` on: one alone has one chain of dependent additions a token, too
+/// few for a single token.
+template <FloatFormat F, class Tag, bool kWide, int kTokens, int kPanels = 1>
+bool multiply(const MatmulArgs& args, int64_t panel, const ActTile& tile) {
+  using Fl = F32x16<Tag>;
+  const int n = kTokens > 0 ? kTokens : tile.n;
+  const std::byte* weights = args.panels + panel * args.panel_bytes;
+  alignas(64) float sums[16 * (kTokens > 0 ? kTokens : kMaxTileTokens)];
+  bool in_range = true;
+  for (int64_t begin = 0; begin < args.n_units;) {
+    const int64_t end = chunk_end(args, begin);
+    Fl acc[kPanels][kTokens > 0 ? kTokens : kMaxTileTokens];
+    for (auto& row : acc) {
+      for (int t = 0; t < n; ++t) row[t] = Fl::zero();
+    }
+    for (int64_t col = begin; col < end; ++col) {
+      for (int p = 0; p < kPanels; ++p) {
+        const std::byte* column = weights + p * args.panel_bytes + col * PackedLayout<F>::kColumnBytes;
+        const Fl weight = load_column<Tag>(F{}, column);
+        for (int t = 0; t < n; ++t) acc[p][t] = fma(weight, Fl::broadcast(tile.x[col * n + t]), acc[p][t]);
+      }
+    }
+    for (int p = 0; p < kPanels; ++p) {
+      for (int t = 0; t < n; ++t) acc[p][t].store(sums + 16 * t);
+      in_range &= put_sums<Tag>(args, tile, panel + p, sums);
+    }
+    begin = end;
+  }
+  return in_range;
+}
+
+template <class F, class Tag, bool kWide, int kTokens = 1>
+[[gnu::always_inline]] inline bool multiply_tile(const MatmulArgs& args, int64_t panel, const ActTile& tile) {
+  if (tile.n == kTokens) return multiply<F, Tag, kWide, kTokens>(args, panel, tile);
+  constexpr int kMost = kUnrolledTokens<Tag>;
+  if constexpr (kTokens < kMost) {
+    return multiply_tile<F, Tag, kWide, 2 * kTokens>(args, panel, tile);
+  } else {
+    return multiply<F, Tag, kWide, kMost>(args, panel, tile);
+  }
+}
+
 template <class F, class Tag, bool kWide>
 bool run_matmul(const MatmulArgs& args) {
   constexpr int kTogether = 4;  // panels, for one token of a float format
-  alignas(64) float sums[16 * kMaxTileTokens];
   bool in_range = true;
-  const int64_t chunk = args.fixed != nullptr ? args.chunk_units : args.n_units;
-  const bool together = FloatFormat<F> && args.n_tiles == 1 && args.tiles[0].n == 1;
-  for (int64_t p = args.panel_begin; p < args.panel_end;) {
-    const std::byte* panel = args.panels + p * args.panel_bytes;
-    const int n_panels = together && p + kTogether <= args.panel_end ? kTogether : 1;
-    for (int i = 0; i < args.n_tiles; ++i) {
-      const ActTile& tile = args.tiles[i];
-      for (int64_t begin = 0; begin < args.n_units; begin += chunk) {
-        const int64_t end = begin + chunk < args.n_units ? begin + chunk : args.n_units;
-        if constexpr (FloatFormat<F>) {
-          if (n_panels == kTogether) {
-            accumulate<F, Tag, kWide, 1, kTogether>(args, panel, begin, end, tile, sums);
-            for (int k = 0; k < kTogether; ++k) in_range &= put_sums<Tag>(args, tile, p + k, sums + 16 * k);
-            continue;
-          }
-        }
-        accumulate_tile<F, Tag, kWide>(args, panel, begin, end, tile, sums);
-        in_range &= put_sums<Tag>(args, tile, p, sums);
+  int64_t p = args.panel_begin;
+  if constexpr (FloatFormat<F>) {
+    if (args.n_tiles == 1 && args.tiles[0].n == 1) {
+      for (; p + kTogether <= args.panel_end; p += kTogether) {
+        in_range &= multiply<F, Tag, kWide, 1, kTogether>(args, p, args.tiles[0]);
       }
     }
-    p += n_panels;
+  }
+  for (; p < args.panel_end; ++p) {
+    for (int i = 0; i < args.n_tiles; ++i) in_range &= multiply_tile<F, Tag, kWide>(args, p, args.tiles[i]);
   }
   return in_range;
 }
@@ -255,7 +301,9 @@ bool run_any(const MatmulArgs& args) {
 
 template <class F, class Tag>
 MatmulKernels matmul_kernels() {
-  return {&run_any<F, Tag>};
+  return {.tile_tokens = kUnrolledTokens<Tag> == 0 ? kMaxTileTokens : kUnrolledTokens<Tag>,
+          .zero_pairs = kPairs<F, Tag>,
+          .run = &run_any<F, Tag>};
 }
 
 }  // namespace tandem

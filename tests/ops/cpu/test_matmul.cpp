@@ -295,10 +295,8 @@ TEST(Matmul, PartialSumsOutOfRangeAreTold) {
   }
 }
 
-TEST(Matmul, FixedPointIsExactForLargeAndTinySums) {
-  const float weights[] = {8388607.5F, -8388607.0F, 0x1p-31F,    0x3p-31F, -0x1p-31F,      -0x3p-31F,
-                           0x1.8p-30F, 1e-12F,      123456.789F, -0.1F,    0x1.fffffep-7F, 0x1.fffffep-8F,
-                           3.0F,       0.0F,        -0.0F,       1e-44F};
+/// 16 rows of one weight each: their sums in fixed point are the weights.
+void expect_exact_fixed_point(const float (&weights)[16]) {
   for (const Isa isa : supported_isas()) {
     RandomMatrix m = random_matrix(TensorType::f32, 16, 32, 3);
     std::memset(m.bytes.data(), 0, m.bytes.size());
@@ -312,6 +310,18 @@ TEST(Matmul, FixedPointIsExactForLargeAndTinySums) {
           << isa_name(isa) << row;
     }
   }
+}
+
+TEST(Matmul, FixedPointIsExactForLargeAndTinySums) {
+  expect_exact_fixed_point({8388607.5F, -8388607.0F, 0x1p-31F, 0x3p-31F, -0x1p-31F, -0x3p-31F, 0x1.8p-30F,
+                            1e-12F, 123456.789F, -0.1F, 0x1.fffffep-7F, 0x1.fffffep-8F, 3.0F, 0.0F, -0.0F,
+                            1e-44F});
+}
+
+TEST(Matmul, FixedPointIsExactWhereNoSumIsLarge) {  // AVX2 has a way of its own for these
+  expect_exact_fixed_point({0x1.fffffep19F, -0x1.fffffep19F, 0x1p-31F, 0x3p-31F, -0x1p-31F, -0x3p-31F,
+                            0x1.8p-30F, 1e-12F, 123456.789F, -0.1F, 0x1.fffffep-7F, 0x1.fffffep-8F, -0x5p-31F,
+                            0.0F, -0.0F, -1e-44F});
 }
 
 }  // namespace
