@@ -100,14 +100,26 @@ __device__ inline void store_output(const Output& out, int64_t token, int64_t se
   }
 }
 
-/// Sends this rank's eight columns from `col` on to every other rank.
-__device__ inline void send_columns(const device::PeerSlots& slots, int64_t offset, const float (&x)[8],
-                                    int n) {
+/// Sends this rank's columns of a segment to every other rank: a lane two columns at a time, so that what a
+/// warp stores is whole lines on their way. offset: of the segment's packets in a slot.
+__device__ inline void send_segment(const device::PeerSlots& slots, int64_t offset, const float* row,
+                                    int64_t begin, int64_t n_cols, int lane) {
+  float2 mine[kSegmentCols / 64];
+#pragma unroll
+  for (int k = 0; k < kSegmentCols / 64; ++k) {
+    const int64_t col = begin + 64 * k + 2 * lane;
+    mine[k] = col < n_cols ? *reinterpret_cast<const float2*>(row + col) : float2{};
+  }
   for (int i = 1; i < slots.peers.n_ranks; ++i) {
     int to = slots.peers.rank + i;
     if (to >= slots.peers.n_ranks) to -= slots.peers.n_ranks;
     std::byte* p = slots.slot(to, slots.peers.rank) + offset;
-    for (int k = 0; k < n; k += 2) device::store_packets(p + k * kPacketBytes, x[k], x[k + 1], slots.number);
+#pragma unroll
+    for (int k = 0; k < kSegmentCols / 64; ++k) {
+      const int col = 64 * k + 2 * lane;
+      if (begin + col < n_cols)
+        device::store_packets(p + col * kPacketBytes, mine[k].x, mine[k].y, slots.number);
+    }
   }
 }
 
@@ -138,16 +150,14 @@ __device__ inline void await_columns(const device::PeerSlots& slots, int from, i
 
 /// v += the ranks' partial columns, in rank order.
 /// row: of the exchange.
-__device__ inline void add_peers(const AddNorm& what, int64_t row, int64_t col, float (&v)[8]) {
+__device__ inline void add_peers(const device::PeerSlots& slots, const AddNorm& what, int64_t row,
+                                 int64_t col, float (&v)[8]) {
   const int n = col + 8 <= what.n_cols ? 8 : col < what.n_cols ? 4 : 0;
   if (n == 0) return;
-  const device::PeerSlots slots(what.peers);
   const int64_t offset = (row * what.n_cols + col) * kPacketBytes;
   float mine[8];
-  if (what.partial != nullptr) {
+  if (what.partial != nullptr)
     load_row(mine, what.partial + (what.first_token + row) * what.n_cols, col, what.n_cols);
-    send_columns(slots, offset, mine, n);
-  }
   for (int r = 0; r < what.peers.n_ranks; ++r) {
     float x[8];
     const bool own = r == what.peers.rank && what.partial != nullptr;
@@ -196,8 +206,17 @@ __global__ __launch_bounds__(kWarps / kBlocks *
     }
   }
   if (what.peers.n_ranks != 0) {
+    const device::PeerSlots slots(what.peers);
+    if (what.partial != nullptr) {
+      const float* mine = what.partial + token * n_cols;
 #pragma unroll
-    for (int s = 0; s < kSegments; ++s) add_peers(what, row, col_of(s), v[s]);
+      for (int s = 0; s < kSegments; ++s) {
+        const int64_t begin = int64_t{s * kWarps + warp} * kSegmentCols;
+        send_segment(slots, (row * n_cols + begin) * kPacketBytes, mine, begin, n_cols, lane);
+      }
+    }
+#pragma unroll
+    for (int s = 0; s < kSegments; ++s) add_peers(slots, what, row, col_of(s), v[s]);
   }
   if constexpr (kBlocks > 1) device::cluster_wait();  // all blocks have begun: their shared memory is there
   if (what.post_weight != nullptr) {
