@@ -14,6 +14,9 @@
 // warp by cp.async 62 to 86, by bulk copies 64 to 147; contiguous runs a warp 62 to 66; four units in flight
 // 74; bringing 4 to 16 MB of the next matrix into the L2 at the end 63 to 68. Plain reads of the same bytes
 // in the same launches take 53.6 (61 when not launched early).
+// Four tokens go by pairs through tensor cores (gemv_device.cuh). Tried there and slower (µs for a rank's
+// gate·up of 70B, Q4_K; 42 as it is, one token 33): the ring by bulk copies 47 to 84, zeros kept in registers
+// by predicated loads 46. What binds it is the L1, which gives a pair's few words to few lanes.
 #pragma once
 
 #include <type_traits>
