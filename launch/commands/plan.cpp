@@ -137,8 +137,6 @@ int plan_command(Job& job, const Arguments& arguments) {
   }
   if (model.model.empty()) model.model = options.path;
   if (model.model.empty() && options.preset.empty()) parser.fail("no model: give FILE or --preset");
-  if (options.backend == "cuda" && model.cache_type_k == "q4_0")
-    throw Error(ExitCode::usage, "--cache-type-k q4_0 needs the CPU backend", "use f16, f32 or q8_0");
   if (!model.split.empty() && !parser.given("ranks")) options.n_ranks = static_cast<int>(model.split.size());
   check_split(model.split, options.n_ranks);
   const GgufFile file = file_of(parser, options, model);

@@ -47,8 +47,6 @@ void CudaBackend::allocate(const BackendShape& shape) {
   check(cudaMemcpy(counting_.data(), counting.data(), counting_.bytes(), cudaMemcpyHostToDevice));
   few_.emplace(std::min(n, kGraphTokens), std::min(n, kGraphTokens), shape.n_pages, ropes_);
   many_.emplace(n, std::min(n, kMostSequences), shape.n_pages, ropes_);
-  if (shape.cache_type == CacheType::q4_0)
-    throw Error(ExitCode::usage, "--cache-type-k q4_0 needs the CPU backend", "use f16, f32 or q8_0");
   cache_.emplace(shape.n_layers, static_cast<int32_t>(shape.n_kv_heads), static_cast<int32_t>(shape.head_dim),
                  cache_type_of(shape.cache_type), shape.n_pages);
   AttentionShape attention = attention_shape(shape_);

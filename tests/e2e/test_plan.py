@@ -130,7 +130,6 @@ class Questions(unittest.TestCase):
             (("--preset", "yi-34b", "--type", "Q9"), 64),
             (("--preset", "yi-34b", golden_model()), 64),
             (("--preset", "yi-34b", "--split", "1,1", "-np", 3), 64),
-            (("--preset", "yi-34b", "--backend", "cuda", "-ctk", "q4_0", "-ctv", "q4_0"), 64),
             (("--preset", "yi-34b", "-ctk", "f32"), 64),
             (("--preset", "yi-34b", "-np", 4000), 64),
             (("/nowhere.gguf",), 74),
