@@ -80,7 +80,7 @@ struct Setup {
 void prompt(benchmark::State& state) {
   const Model& m = kModels[static_cast<size_t>(state.range(0))];
   const int64_t n = state.range(1);
-  Setup setup(m, n, n, KvType::f16);
+  Setup setup(m, n, n, static_cast<KvType>(state.range(3)));
   ThreadPool pool(static_cast<int>(state.range(2)));
   AttentionScratch scratch;
   for (auto _ : state) {
@@ -95,7 +95,8 @@ void prompt(benchmark::State& state) {
 
 void decode(benchmark::State& state) {
   const Model& m = kModels[static_cast<size_t>(state.range(0))];
-  Setup setup(m, state.range(1), 1, KvType::f16);
+  const auto type = static_cast<KvType>(state.range(3));
+  Setup setup(m, state.range(1), 1, type);
   ThreadPool pool(static_cast<int>(state.range(2)));
   AttentionScratch scratch;
   for (auto _ : state) {
@@ -103,28 +104,28 @@ void decode(benchmark::State& state) {
       attend(setup.args, scratch, pool);
     }
   }
-  state.SetBytesProcessed(state.iterations() * state.range(1) * m.n_layers * m.n_kv_heads * m.head_dim * 2 *
-                          2);
+  state.SetBytesProcessed(state.iterations() * ceil_div(state.range(1), kPageTokens) *
+                          static_cast<int64_t>(KvCache::bytes_per_page(setup.layers, type)));
+}
+
+/// Cases (model, tokens or depth, threads), each with a cache of every type but f32.
+void every_type(benchmark::internal::Benchmark* bench, std::initializer_list<std::array<int64_t, 3>> cases) {
+  for (const auto& [model, n, threads] : cases) {
+    for (const KvType type : {KvType::f16, KvType::q8_0, KvType::q4_0})
+      bench->Args({model, n, threads, static_cast<int64_t>(type)});
+  }
 }
 
 BENCHMARK(prompt)
-    ->ArgNames({"model", "tokens", "threads"})
-    ->Args({0, 512, 1})
-    ->Args({0, 512, 2})
-    ->Args({1, 512, 1})
-    ->Args({2, 512, 1})
-    ->Unit(benchmark::kMillisecond)
-    ->UseRealTime();
+    ->ArgNames({"model", "tokens", "threads", "type"})
+    ->Apply([](auto* bench) {
+      every_type(bench, {{0, 512, 1}, {0, 512, 2}, {1, 512, 1}, {2, 512, 1}});
+    }) -> Unit(benchmark::kMillisecond) -> UseRealTime();
 BENCHMARK(decode)
-    ->ArgNames({"model", "depth", "threads"})
-    ->Args({0, 8192, 1})
-    ->Args({0, 8192, 2})
-    ->Args({1, 2048, 1})
-    ->Args({1, 2048, 2})
-    ->Args({2, 8192, 1})
-    ->Args({0, 128, 1})
-    ->Unit(benchmark::kMillisecond)
-    ->UseRealTime();
+    ->ArgNames({"model", "depth", "threads", "type"})
+    ->Apply([](auto* bench) {
+      every_type(bench, {{0, 8192, 1}, {0, 8192, 2}, {1, 2048, 1}, {1, 2048, 2}, {2, 8192, 1}, {0, 128, 1}});
+    }) -> Unit(benchmark::kMillisecond) -> UseRealTime();
 
 }  // namespace
 }  // namespace tandem

@@ -155,7 +155,7 @@ class Step {
         floats_(upload(pattern(n_tokens_ * (model.n_heads + 2 * model.n_kv_heads + 2) * model.head_dim))),
         rows_(static_cast<size_t>(n_tokens_ * model.n_heads * model.head_dim)) {
     scatter_kernel<<<1024, 256>>>(reinterpret_cast<uint32_t*>(cache_.raw()),
-                                  static_cast<int64_t>(cache_.bytes() / 4), type != CudaKvType::q8_0);
+                                  static_cast<int64_t>(cache_.bytes() / 4), !is_coded(type));
     place(shape);
     const int64_t n_q = int64_t{model.n_heads} * model.head_dim;
     const int64_t n_kv = int64_t{model.n_kv_heads} * model.head_dim;
@@ -245,7 +245,10 @@ class Step {
 };
 
 const char* name_of(CudaKvType type) {
-  return type == CudaKvType::f32 ? "f32" : type == CudaKvType::f16 ? "f16" : "q8_0";
+  return type == CudaKvType::f32    ? "f32"
+         : type == CudaKvType::f16  ? "f16"
+         : type == CudaKvType::q8_0 ? "q8_0"
+                                    : "q4_0";
 }
 
 /// As the kernel's module tells it, e.g. 580.159.04.
@@ -334,6 +337,7 @@ void measure_decode(bool quick, bool& first) {
       measure(kModels[0], length, n_tokens, CudaKvType::f16, sweep, first);
     }
     measure(kModels[0], length, 1, CudaKvType::q8_0, sweep, first);
+    measure(kModels[0], length, 1, CudaKvType::q4_0, sweep, first);
   }
 }
 
@@ -344,8 +348,10 @@ void measure_prompts(bool quick, bool& first) {
       measure_prompt(model, {length, 1, length}, CudaKvType::f16, first);
     }
   }
-  for (const int64_t length : {512, 2048, 8192})
-    measure_prompt(kModels[0], {length, 1, length}, CudaKvType::q8_0, first);
+  for (const int64_t length : {512, 2048, 8192}) {
+    for (const CudaKvType type : {CudaKvType::q8_0, CudaKvType::q4_0})
+      measure_prompt(kModels[0], {length, 1, length}, type, first);
+  }
   for (const int64_t n_new : {2, 16, 128, 512, 2048})  // a chunk deep in a context
     measure_prompt(kModels[0], {32768, 1, n_new}, CudaKvType::f16, first);
   measure_prompt(kModels[0], {256, 16, 256}, CudaKvType::f16, first);

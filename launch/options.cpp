@@ -11,6 +11,7 @@
 #include <fstream>
 
 #include "ops/core/error.h"
+#include "ops/variants.h"
 
 namespace tandem {
 namespace {
@@ -101,6 +102,14 @@ std::vector<std::string> comm_list(const std::string& comm) {
   return list;
 }
 
+void add_cache_options(OptionParser& parser, ModelOptions& options) {
+  const std::vector<std::string> names(kCacheTypeNames.begin(), kCacheTypeNames.end());
+  parser.add_choice("cache-type-k,ctk", options.cache_type_k, names,
+                    "type of the cached keys; q8_0 and q4_0 take 8.5 and 4.5 bits a value");
+  parser.add_choice("cache-type-v,ctv", options.cache_type_v, names,
+                    "type of the cached values; as the keys'");
+}
+
 void add_model_options(OptionParser& parser, ModelOptions& options, bool several_comms) {
   parser.add_text("model,m", options.model, "FILE", "the model, a GGUF file (the first part of a split one)");
   parser.add_choice("backend", options.backend, {"auto", "cpu", "cuda"}, "what computes");
@@ -120,10 +129,7 @@ void add_model_options(OptionParser& parser, ModelOptions& options, bool several
   parser.add_integer("batch-size,b", options.n_batch, 0, kMostBatch,
                      "prompt tokens in one step; 0: 512 on CPUs, 2048 on GPUs");
   add_split_option(parser, options);
-  parser.add_choice("cache-type-k,ctk", options.cache_type_k, {"f16", "f32", "q8_0"},
-                    "type of the cached keys; q8_0 on GPUs only");
-  parser.add_choice("cache-type-v,ctv", options.cache_type_v, {"f16", "f32", "q8_0"},
-                    "type of the cached values; as the keys'");
+  add_cache_options(parser, options);
   parser.add_integer("verify-ranks", options.verify_ranks, 0, kMostTokens,
                      "compare the tokens of all ranks every so many steps; 0: never");
   parser.add_choice("progress", options.progress, {"auto", "on", "off"}, "a bar while loading");

@@ -29,8 +29,8 @@ struct ModelOptions {
   int n_ctx = 0;               ///< -c: positions of a sequence; 0: the model's own, at most 4096
   int n_batch = 0;             ///< -b: prompt tokens in one step; 0: as batch_tokens_of() says
   std::vector<double> split;   ///< --split: relative shares of the ranks; empty: equal
-  std::string cache_type_k = "f16";  ///< -ctk f16|f32|q8_0
-  std::string cache_type_v = "f16";  ///< -ctv f16|f32|q8_0
+  std::string cache_type_k = "f16";  ///< -ctk f16|f32|q8_0|q4_0
+  std::string cache_type_v = "f16";  ///< -ctv f16|f32|q8_0|q4_0
   std::string progress = "auto";     ///< --progress on|off|auto: the bar while loading
 
   bool operator==(const ModelOptions&) const = default;
@@ -41,6 +41,7 @@ void add_model_options(OptionParser& parser, ModelOptions& options, bool several
 std::vector<std::string> comm_list(const std::string& comm);
 /// --split alone, for commands that only look at a model.
 void add_split_option(OptionParser& parser, ModelOptions& options);
+void add_cache_options(OptionParser& parser, ModelOptions& options);
 /// Throws Error{usage} unless a model is named.
 void require_model(const OptionParser& parser, const ModelOptions& options);
 /// Throws Error{usage} where --split names another number of ranks than there are.

@@ -4,6 +4,7 @@
 #include <launch/build_info.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstdio>
@@ -71,9 +72,8 @@ SessionOptions session_options(const ModelOptions& model) {
   options.verify_every = model.verify_ranks;
   options.context_tokens = model.n_ctx;
   options.batch_tokens = model.n_batch;
-  options.cache_type = model.cache_type_k == "f32"    ? CacheType::f32
-                       : model.cache_type_k == "q8_0" ? CacheType::q8_0
-                                                      : CacheType::f16;
+  const auto* name = std::find(kCacheTypeNames.begin(), kCacheTypeNames.end(), model.cache_type_k);
+  options.cache_type = static_cast<CacheType>(name - kCacheTypeNames.begin());
   return options;
 }
 

@@ -1,7 +1,10 @@
 // Forms of a verb that model families differ in.
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
+#include <string_view>
 
 namespace tandem {
 
@@ -12,7 +15,14 @@ enum class RopeStyle : uint8_t { adjacent, halves };
 /// The gate of a feed-forward block: silu(g)·u, or gelu(g)·u with the tanh approximation.
 enum class Gate : uint8_t { swiglu, geglu_tanh };
 
-/// How keys and values are kept. q8_0: 8 bits a value with a scale in 32, on GPUs only.
-enum class CacheType : uint8_t { f16, f32, q8_0 };
+/// How keys and values are kept. q8_0 and q4_0: 8 or 4 bits a value and a half scale for 32 of them.
+enum class CacheType : uint8_t { f16, f32, q8_0, q4_0 };
+
+/// By CacheType, as --cache-type-k takes them.
+inline constexpr std::array<std::string_view, 4> kCacheTypeNames = {"f16", "f32", "q8_0", "q4_0"};
+
+constexpr std::string_view cache_type_name(CacheType type) {
+  return kCacheTypeNames[static_cast<size_t>(type)];
+}
 
 }  // namespace tandem

@@ -93,10 +93,7 @@ void add_plan_options(OptionParser& parser, PlanOptions& options, ModelOptions& 
   parser.add_integer("parallel", options.n_sequences, 1, 1 << 16, "sequences in the cache at once");
   parser.add_integer("batch-size,b", options.n_batch, 0, 1 << 20,
                      "prompt tokens in one step; 0: 512 on CPUs, 2048 on GPUs");
-  parser.add_choice("cache-type-k,ctk", model.cache_type_k, {"f16", "f32", "q8_0"},
-                    "type of the cached keys; q8_0 on GPUs only");
-  parser.add_choice("cache-type-v,ctv", model.cache_type_v, {"f16", "f32", "q8_0"},
-                    "type of the cached values; as the keys'");
+  add_cache_options(parser, model);
   parser.add_integer("multiprocessors", options.n_multiprocessors, 1, 1024,
                      "of a GPU (V100 80, A100 108, H100 and H200 132): attention's scratch grows with them");
   parser.add_flag("json", options.as_json, "as JSON, in bytes");
@@ -140,8 +137,6 @@ int plan_command(Job& job, const Arguments& arguments) {
   }
   if (model.model.empty()) model.model = options.path;
   if (model.model.empty() && options.preset.empty()) parser.fail("no model: give FILE or --preset");
-  if (options.backend == "cpu" && model.cache_type_k == "q8_0")
-    throw Error(ExitCode::usage, "--cache-type-k q8_0 needs the CUDA backend", "use f16 or f32");
   if (!model.split.empty() && !parser.given("ranks")) options.n_ranks = static_cast<int>(model.split.size());
   check_split(model.split, options.n_ranks);
   const GgufFile file = file_of(parser, options, model);

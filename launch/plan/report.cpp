@@ -11,10 +11,6 @@ namespace {
 
 using json = nlohmann::ordered_json;
 
-std::string_view cache_name(CacheType type) {
-  return type == CacheType::f32 ? "f32" : type == CacheType::q8_0 ? "q8_0" : "f16";
-}
-
 double mib(const json& bytes) {
   return bytes.get<double>() / 0x1p20;
 }
@@ -103,7 +99,7 @@ json plan_json(const PlanQuestion& question) {
   out["trained_context"] = question.config.n_ctx_train;
   out["sequences"] = request.n_sequences;
   out["batch"] = request.batch_tokens;
-  out["cache_type"] = cache_name(request.cache_type);
+  out["cache_type"] = cache_type_name(request.cache_type);
   out["mem_fraction"] = question.mem_fraction;
   out["per_rank"] = json::array();
   for (int r = 0; r < question.plan.n_ranks(); ++r) out["per_rank"].push_back(rank_json(question, r));

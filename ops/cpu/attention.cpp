@@ -224,7 +224,7 @@ struct AttentionRun {
     block.k_dim = shape.k_dim;
     block.v_stride = stride;
     block.cap_factor = args.soft_cap > 0.0F ? args.soft_cap * kLog2E : 0.0F;
-    (args.cache->type() == KvType::f16 ? kernels.block_f16 : kernels.block_f32)(block);
+    kernels.block[static_cast<size_t>(args.cache->type())](block);
   }
 
   /// A span's partial result for all rows of the unit, from nothing.

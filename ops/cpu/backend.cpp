@@ -26,15 +26,12 @@ void fail_not_finite(const char* where) {
 }
 
 void CpuBackend::allocate(const BackendShape& shape) {
-  if (shape.cache_type == CacheType::q8_0) {
-    throw Error(ExitCode::usage, "--cache-type-k q8_0 needs the CUDA backend", "use f16 or f32");
-  }
   shape_ = shape;
   const std::vector<KvLayerShape> layers(
       static_cast<size_t>(shape.n_layers),
       {static_cast<int32_t>(shape.n_kv_heads), static_cast<int32_t>(shape.head_dim),
        static_cast<int32_t>(shape.head_dim)});
-  cache_.emplace(layers, shape.cache_type == CacheType::f32 ? KvType::f32 : KvType::f16, shape.n_pages);
+  cache_.emplace(layers, shape.cache_type, shape.n_pages);
 }
 
 size_t CpuBackend::workspace_bytes() const {
@@ -219,7 +216,8 @@ void CpuBackend::rope_append(const AttentionWeights& weights, const AttentionSpe
     }
   });
   if (!fits.load()) {
-    throw Error(ExitCode::bad_data, "a key or value does not fit the f16 cache",
+    throw Error(ExitCode::bad_data,
+                "a key or value does not fit the " + std::string(cache_type_name(cache_->type())) + " cache",
                 "use --cache-type-k f32 --cache-type-v f32");
   }
 }

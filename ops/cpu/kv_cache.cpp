@@ -22,11 +22,66 @@ size_t aligned(int64_t bytes) {
   return static_cast<size_t>(round_up(bytes, kAlignment));
 }
 
-/// Scatters one head's keys into their column of the transposed block.
+/// Bytes of one head's keys (width: k_dim) or values (width: v_stride) in a page.
+size_t plane_bytes(KvType type, int64_t width) {
+  if (is_quantised(type)) return aligned(ceil_div(width, kKvGroup) * panel_bytes(type));
+  return aligned(width * kPageTokens * element_bytes(type));
+}
+
+/// Scatters one head's keys, or a block's codes, into their column of the transposed plane.
 template <class T>
-void put_column(const T* row, int64_t k_dim, int64_t slot, std::byte* keys) {
+void put_column(const T* row, int64_t n, int64_t slot, std::byte* keys) {
   T* column = reinterpret_cast<T*>(keys) + slot;
-  for (int64_t d = 0; d < k_dim; ++d) column[d * kPageTokens] = row[d];
+  for (int64_t d = 0; d < n; ++d) column[d * kPageTokens] = row[d];
+}
+
+bool put_f32(const RowKernels& kernels, const KvLayerShape& shape, int64_t slot, const float* k,
+             const float* v, std::byte* keys, std::byte* values) {
+  put_column(k, shape.k_dim, slot, keys);
+  std::copy_n(v, shape.v_dim, reinterpret_cast<float*>(values) + slot * v_stride(shape.v_dim));
+  return kernels.all_finite(k, shape.k_dim) && kernels.all_finite(v, shape.v_dim);
+}
+
+bool put_f16(const RowKernels& kernels, const KvLayerShape& shape, int64_t slot, const float* k,
+             const float* v, std::byte* keys, std::byte* values) {
+  constexpr int64_t kPiece = 256;
+  uint16_t halves[kPiece];
+  bool finite = true;
+  for (int64_t d = 0; d < shape.k_dim; d += kPiece) {
+    const int64_t n = std::min(kPiece, shape.k_dim - d);
+    finite &= kernels.to_f16(k + d, n, halves);
+    put_column(halves, n, slot, keys + d * kPageTokens * 2);
+  }
+  uint16_t* row = reinterpret_cast<uint16_t*>(values) + slot * v_stride(shape.v_dim);
+  return kernels.to_f16(v, shape.v_dim, row) && finite;
+}
+
+/// Calls put(codes, panel) for every block of a row, its scale written. False where a scale or a value is not
+/// finite.
+template <class Put>
+bool put_blocks(const RowKernels& kernels, KvType type, const float* row, int64_t width, int64_t slot,
+                std::byte* plane, Put put) {
+  const auto quantise = type == KvType::q8_0 ? kernels.to_q8_0 : kernels.to_q4_0;
+  uint8_t codes[kKvGroup];
+  bool finite = true;
+  for (int64_t d = 0; d < width; d += kKvGroup, plane += panel_bytes(type)) {
+    uint16_t scale = 0;
+    finite &= quantise(row + d, static_cast<int>(std::min(kKvGroup, width - d)), &scale, codes);
+    reinterpret_cast<uint16_t*>(plane)[slot] = scale;
+    put(codes, plane + kPanelCodes);
+  }
+  return finite;
+}
+
+bool put_quantised(const RowKernels& kernels, KvType type, const KvLayerShape& shape, int64_t slot,
+                   const float* k, const float* v, std::byte* keys, std::byte* values) {
+  const int64_t n = code_bytes(type);
+  const auto as_column = [&](const uint8_t* codes, std::byte* panel) { put_column(codes, n, slot, panel); };
+  const auto as_row = [&](const uint8_t* codes, std::byte* panel) {
+    std::memcpy(panel + slot * n, codes, static_cast<size_t>(n));
+  };
+  const bool finite = put_blocks(kernels, type, k, shape.k_dim, slot, keys, as_column);
+  return put_blocks(kernels, type, v, shape.v_dim, slot, values, as_row) && finite;
 }
 
 }  // namespace
@@ -80,9 +135,7 @@ KvCache& KvCache::operator=(KvCache&& other) noexcept {
 KvCache::Layer KvCache::layout(const KvLayerShape& shape, KvType type) {
   require(shape.n_kv_heads >= 0 && shape.k_dim > 0 && shape.v_dim > 0, "a cache row", shape.n_kv_heads,
           shape.k_dim, shape.v_dim);
-  const auto element = static_cast<int64_t>(element_bytes(type));
-  return {shape, 0, aligned(shape.k_dim * kPageTokens * element),
-          aligned(v_stride(shape.v_dim) * kPageTokens * element)};
+  return {shape, 0, plane_bytes(type, shape.k_dim), plane_bytes(type, v_stride(shape.v_dim))};
 }
 
 size_t KvCache::bytes_per_page(std::span<const KvLayerShape> layers, KvType type) {
@@ -106,51 +159,29 @@ KvPageView KvCache::view(int layer, int64_t page, int64_t kv_head) const {
 
 bool KvCache::append(int layer, int64_t page, int64_t slot, const float* k, const float* v, Isa isa) {
   const Layer& l = layers_[static_cast<size_t>(layer)];
-  const int64_t k_dim = l.shape.k_dim;
-  const int64_t v_dim = l.shape.v_dim;
-  const int64_t stride = v_stride(v_dim);
   require(page >= 0 && page < n_pages_ && slot >= 0 && slot < kPageTokens, "a slot of the cache", page, slot);
   const RowKernels& kernels = row_kernels(isa);
   bool finite = true;
-  constexpr int64_t kPiece = 256;
-  uint16_t halves[kPiece];
   for (int64_t head = 0; head < l.shape.n_kv_heads; ++head) {
     std::byte* keys = head_memory(l, page, head);
     std::byte* values = keys + l.key_bytes;
-    if (type_ == KvType::f32) {
-      put_column(k + head * k_dim, k_dim, slot, keys);
-      std::memcpy(values + slot * stride * 4, v + head * v_dim, static_cast<size_t>(v_dim) * 4);
-      finite &= kernels.all_finite(k + head * k_dim, k_dim) && kernels.all_finite(v + head * v_dim, v_dim);
-      continue;
+    const float* key = k + head * l.shape.k_dim;
+    const float* value = v + head * l.shape.v_dim;
+    if (is_quantised(type_)) {
+      finite &= put_quantised(kernels, type_, l.shape, slot, key, value, keys, values);
+    } else {
+      const auto put = type_ == KvType::f32 ? put_f32 : put_f16;
+      finite &= put(kernels, l.shape, slot, key, value, keys, values);
     }
-    for (int64_t d = 0; d < k_dim; d += kPiece) {
-      const int64_t n = std::min(kPiece, k_dim - d);
-      finite &= kernels.to_f16(k + head * k_dim + d, n, halves);
-      put_column(halves, n, slot, keys + d * kPageTokens * 2);
-    }
-    finite &= kernels.to_f16(v + head * v_dim, v_dim, reinterpret_cast<uint16_t*>(values) + slot * stride);
   }
   return finite;
 }
 
-void KvCache::copy_page(int64_t from, int64_t to, int64_t n_slots) {
-  require(from >= 0 && from < n_pages_ && to >= 0 && to < n_pages_ && n_slots >= 0 && n_slots <= kPageTokens,
-          "copy_page", from, to, n_slots);
+void KvCache::copy_page(int64_t from, int64_t to) {
+  require(from >= 0 && from < n_pages_ && to >= 0 && to < n_pages_, "copy_page", from, to);
   if (from == to) return;
-  const size_t element = element_bytes(type_);
-  const auto slots = static_cast<size_t>(n_slots);
-  for (const Layer& l : layers_) {
-    for (int64_t head = 0; head < l.shape.n_kv_heads; ++head) {
-      const std::byte* source = head_memory(l, from, head);
-      std::byte* target = head_memory(l, to, head);
-      for (int64_t d = 0; d < l.shape.k_dim; ++d) {
-        const size_t row = static_cast<size_t>(d * kPageTokens) * element;
-        std::memcpy(target + row, source + row, slots * element);
-      }
-      std::memcpy(target + l.key_bytes, source + l.key_bytes,
-                  slots * static_cast<size_t>(v_stride(l.shape.v_dim)) * element);
-    }
-  }
+  std::memcpy(memory_ + static_cast<size_t>(to) * page_bytes_,
+              memory_ + static_cast<size_t>(from) * page_bytes_, page_bytes_);
 }
 
 }  // namespace tandem

@@ -6,8 +6,14 @@
 // page number p / kPageTokens, because attention cuts the cache by position. Inside a page, for each KV head:
 //   keys    (k_dim, kPageTokens)  transposed: a SIMD lane of q·k is a position
 //   values  (kPageTokens, v_stride)  a SIMD lane of p·v is a column; v_stride is v_dim rounded up to 16
-// in f16 (rounded to nearest even) or f32. Slots that were never written hold anything, NaN included: readers
-// must not let them take part, not even multiplied by zero.
+// in f16 (rounded to nearest even) or f32. q8_0 and q4_0 are the blocks of ops/quant/q8_0.h and q4_0.h, each
+// 32 columns of a head (the last one's missing columns are zeros). A column of blocks is a panel:
+//   scales  (kPageTokens) halves
+//   codes   of keys (block's bytes, kPageTokens), of values (kPageTokens, block's bytes)
+// and a plane of keys or values is its panels one after the other. No two positions share a byte.
+//
+// Slots that were never written hold anything, NaN included: readers must not let them take part, not even
+// multiplied by zero.
 #pragma once
 
 #include <cstddef>
@@ -16,15 +22,37 @@
 #include <vector>
 
 #include "ops/core/page.h"
+#include "ops/core/range.h"
 #include "ops/cpu/isa.h"
+#include "ops/variants.h"
 
 namespace tandem {
 
-enum class KvType : uint8_t { f16, f32 };
+using KvType = CacheType;
 
-constexpr size_t element_bytes(KvType type) {
+inline constexpr int64_t kKvGroup = 32;  ///< columns of a block in q8_0 and q4_0
+
+constexpr bool is_quantised(KvType type) {
+  return type == KvType::q8_0 || type == KvType::q4_0;
+}
+
+/// Of f16 and f32.
+constexpr int64_t element_bytes(KvType type) {
   return type == KvType::f16 ? 2 : 4;
 }
+
+/// Bytes of a block's codes, of q8_0 and q4_0.
+constexpr int64_t code_bytes(KvType type) {
+  return type == KvType::q8_0 ? kKvGroup : kKvGroup / 2;
+}
+
+/// Bytes of a column of blocks: a group of 32 columns of every position of a page.
+constexpr int64_t panel_bytes(KvType type) {
+  return kPageTokens * (static_cast<int64_t>(sizeof(uint16_t)) + code_bytes(type));
+}
+
+/// Where a panel's codes begin, behind its scales.
+inline constexpr int64_t kPanelCodes = kPageTokens * static_cast<int64_t>(sizeof(uint16_t));
 
 /// Elements from one position's values to the next's.
 constexpr int64_t v_stride(int64_t v_dim) {
@@ -42,8 +70,8 @@ struct KvLayerShape {
 
 /// Where one KV head's keys and values of one page lie.
 struct KvPageView {
-  const std::byte* keys = nullptr;    // (k_dim, kPageTokens) of the cache's type, 64-byte aligned
-  const std::byte* values = nullptr;  // (kPageTokens, v_stride), right behind the keys
+  const std::byte* keys = nullptr;    // (k_dim, kPageTokens) of the cache's type or panels, 64-byte aligned
+  const std::byte* values = nullptr;  // (kPageTokens, v_stride) or panels, right behind the keys
 };
 
 class KvCache {
@@ -66,13 +94,14 @@ class KvCache {
   size_t bytes() const { return bytes_; }
 
   /// Writes one token's rows of one layer. k: (n_kv_heads, k_dim), v: (n_kv_heads, v_dim), floats.
-  /// False where a value is not finite in the cache's type (f16 ends at 65504): the row is then unusable, and
-  /// the caller reports it. Different tokens may be appended from different threads.
+  /// False where a value is not finite in the cache's type: the row is then unusable, and the caller reports
+  /// it. f16 ends at 65504, q8_0 at 127 and q4_0 at 8 times that. Different tokens may be appended from
+  /// different threads.
   [[nodiscard]] bool append(int layer, int64_t page, int64_t slot, const float* k, const float* v,
                             Isa isa = best_isa());
 
-  /// Copy on write: copies the first n_slots positions of page `from` to page `to`, in every layer.
-  void copy_page(int64_t from, int64_t to, int64_t n_slots);
+  /// Copy on write: copies page `from` to page `to`, in every layer.
+  void copy_page(int64_t from, int64_t to);
 
   /// The memory of one KV head in one page.
   KvPageView view(int layer, int64_t page, int64_t kv_head) const;

@@ -39,6 +39,7 @@ AttentionKernel kernel_for(CudaKvType type, int32_t head_dim, int max_group) {
   AttentionKernel fast;
   if (type == CudaKvType::f16) fast = mma_attention_f16(head_dim, max_group);
   if (type == CudaKvType::q8_0) fast = mma_attention_q8(head_dim, max_group);
+  if (type == CudaKvType::q4_0) fast = mma_attention_q4(head_dim, max_group);
   return fast.function != nullptr && compiled_for_ampere(fast.function) ? fast
                                                                         : plain_attention(type, head_dim);
 }
@@ -191,6 +192,8 @@ PromptKernel prompt_kernel_for(const Attention& what) {
     kernel = prompt_attention_f16(what.cache.head_dim, shared_bytes);
   } else if (type == CudaKvType::q8_0) {
     kernel = prompt_attention_q8(what.cache.head_dim, shared_bytes);
+  } else if (type == CudaKvType::q4_0) {
+    kernel = prompt_attention_q4(what.cache.head_dim, shared_bytes);
   }
   return kernel.shared_bytes <= shared_bytes ? kernel : PromptKernel{};
 }

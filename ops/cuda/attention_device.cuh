@@ -120,14 +120,14 @@ __device__ inline bool store_half(const WarpRow<kRegs>& head, __half* out, __hal
 
 /// Where a row's codes (dim) and scales (groups) lie.
 struct CodedRow {
-  int8_t* codes = nullptr;
+  std::byte* codes = nullptr;
   __half* scales = nullptr;
 
   /// Of a page's plane.
-  __device__ static CodedRow in_plane(std::byte* plane, int slot, int dim) {
-    auto* codes = reinterpret_cast<int8_t*>(plane);
-    auto* scales = reinterpret_cast<__half*>(codes + kPageTokens * dim);
-    return {codes + slot * dim, scales + slot * ((dim + kKvGroup - 1) / kKvGroup)};
+  __device__ static CodedRow in_plane(CudaKvType type, std::byte* plane, int slot, int dim) {
+    const int row_bytes = kv_row_bytes(type, dim);
+    auto* scales = reinterpret_cast<__half*>(plane + kPageTokens * row_bytes);
+    return {plane + slot * row_bytes, scales + slot * ((dim + kKvGroup - 1) / kKvGroup)};
   }
 };
 
@@ -145,7 +145,7 @@ __device__ inline bool store_q8(const WarpRow<kRegs>& head, CodedRow row, CodedR
     const float inverse = amax < 1e-36F ? 0.0F : 127.0F / amax;
     const __half h = __float2half_rn(scale);
     fits &= !__hisinf(h);
-    const auto code = static_cast<int8_t>(__float2int_rn(head.x[i] * inverse));
+    const auto code = static_cast<std::byte>(__float2int_rn(head.x[i] * inverse));
     if (lane + 32 * i < dim) row.codes[lane + 32 * i] = code;
     if (lane == 0) row.scales[i] = h;
     if (copy.codes == nullptr) continue;
@@ -153,6 +153,48 @@ __device__ inline bool store_q8(const WarpRow<kRegs>& head, CodedRow row, CodedR
     if (lane == 0) copy.scales[i] = h;
   }
   return fits;
+}
+
+/// Scale = the value of largest magnitude (the first of equals) / -8, rounded to half after the codes were
+/// found with it; codes are x / scale + 8, rounded, at most 15. copy: a second place, or nulls
+template <int kRegs>
+__device__ inline bool store_q4(const WarpRow<kRegs>& head, CodedRow row, CodedRow copy, int dim, int lane) {
+  bool fits = head.finite();
+#pragma unroll
+  for (int i = 0; i < kRegs; ++i) {
+    if (32 * i >= dim) break;
+    const float x = head.x[i];
+    float amax = fabsf(x);
+    for (int distance = 16; distance > 0; distance /= 2)
+      amax = fmaxf(amax, __shfl_xor_sync(~0U, amax, distance));
+    const int first = __ffs(static_cast<int>(__ballot_sync(~0U, fabsf(x) == amax))) - 1;
+    const float scale = __shfl_sync(~0U, x, first) / -8.0F;
+    const float inverse = fabsf(scale) < 1e-36F ? 0.0F : 1.0F / scale;
+    const __half h = __float2half_rn(scale);
+    fits &= !__hisinf(h);
+    const int code = min(15, __float2int_rd(__fadd_rn(__fmul_rn(x, inverse), 8.5F)));
+    const int other = __shfl_xor_sync(~0U, code, 4);
+    const auto pair = static_cast<std::byte>(code | other << 4);
+    const int at = 16 * i + lane / 8 * 4 + lane % 4;
+    const bool stores = lane % 8 < 4 && lane + 32 * i < dim;
+    if (stores) row.codes[at] = pair;
+    if (lane == 0) row.scales[i] = h;
+    if (copy.codes == nullptr) continue;
+    if (stores) copy.codes[at] = pair;
+    if (lane == 0) copy.scales[i] = h;
+  }
+  return fits;
+}
+
+/// A row as codes. kType: q8_0 or q4_0
+template <CudaKvType kType, int kRegs>
+__device__ inline bool store_coded(const WarpRow<kRegs>& head, CodedRow row, CodedRow copy, int dim,
+                                   int lane) {
+  if constexpr (kType == CudaKvType::q4_0) {
+    return store_q4(head, row, copy, dim, lane);
+  } else {
+    return store_q8(head, row, copy, dim, lane);
+  }
 }
 
 /// A row into a page's plane (keys or values of a head). False where a value is beyond the cache's type.
@@ -165,7 +207,9 @@ __device__ inline bool store_cached(const WarpRow<kRegs>& head, CudaKvType type,
     head.store(reinterpret_cast<float*>(plane) + slot * dim, dim, lane);
     return head.finite();
   }
-  return store_q8(head, CodedRow::in_plane(plane, slot, dim), CodedRow{}, dim, lane);
+  const CodedRow row = CodedRow::in_plane(type, plane, slot, dim);
+  if (type == CudaKvType::q4_0) return store_q4(head, row, CodedRow{}, dim, lane);
+  return store_q8(head, row, CodedRow{}, dim, lane);
 }
 
 __device__ inline void report(uint32_t* not_finite, bool fine) {

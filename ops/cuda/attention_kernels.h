@@ -18,6 +18,7 @@ AttentionKernel plain_attention(CudaKvType type, int32_t head_dim);
 /// there is none. max_group: of query heads that share a KV head.
 AttentionKernel mma_attention_f16(int32_t head_dim, int max_group);
 AttentionKernel mma_attention_q8(int32_t head_dim, int max_group);
+AttentionKernel mma_attention_q4(int32_t head_dim, int max_group);
 
 /// Norm, rotation and append alone (attention_append.cu): a warp a row of q, k or v.
 inline constexpr int kAppendThreads = 256;

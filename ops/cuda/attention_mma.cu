@@ -3,7 +3,7 @@
 namespace tandem::cuda {
 
 AttentionKernel mma_attention_f16(int32_t head_dim, int max_group) {
-  return mma_kernel_for<false>(head_dim, max_group);
+  return mma_kernel_for<CudaKvType::f16>(head_dim, max_group);
 }
 
 }  // namespace tandem::cuda

@@ -45,8 +45,15 @@ __device__ inline __half2 halves_of(uint32_t codes) {
 }
 
 /// Codes of q8_0 whose scale is larger don't fit halves when multiplied; this many times smaller all do.
+/// (Those of q4_0, whose scales may be negative, would fit up to 8188: one rule for both.)
 inline constexpr float kLargestScale = 500.0F;
 inline constexpr float kShrink = 256.0F;
+
+__device__ inline bool is_large_scale(uint32_t half_bits) {
+  constexpr uint32_t kMost = 0x5fd0;  // kLargestScale as a half
+  static_assert(kLargestScale == 500.0F);
+  return (half_bits & 0x7fffU) > kMost;
+}
 
 /// Four codes times their scale, 1 / kShrink of it where `shrunk`. scale: a half
 __device__ inline void scaled_halves(uint32_t (&out)[2], uint32_t codes, uint32_t scale, bool shrunk) {
@@ -56,11 +63,11 @@ __device__ inline void scaled_halves(uint32_t (&out)[2], uint32_t codes, uint32_
   out[1] = bits_of(__hmul2(__hmul2(halves_of<1>(codes), small), d));
 }
 
-template <int kDimIn, int kHeadTilesIn, bool kCodedIn>
+template <int kDimIn, int kHeadTilesIn, CudaKvType kTypeIn>
 struct MmaShape {
   static constexpr int kDim = kDimIn;
   static constexpr int kHeadTiles = kHeadTilesIn;
-  static constexpr bool kCoded = kCodedIn;  ///< a q8_0 cache
+  static constexpr CudaKvType kType = kTypeIn;  ///< of the cache, not f32
   static constexpr int kHeads = 8 * kHeadTiles;
   static constexpr int kWarps = kDim <= 96 && kHeadTiles == 1 ? 16 : 8;
   static constexpr int kThreads = 32 * kWarps;

@@ -1,5 +1,7 @@
-// What a lane holds of a tile of 16 positions of a q8_0 cache, in the order of attention_mma.cuh: codes,
-// which become halves when they are used, and the scales of the positions' groups of 32.
+// What a lane holds of a tile of 16 positions of a q8_0 or q4_0 cache, in the order of attention_mma.cuh:
+// codes, which become halves when they are used, and the scales of the positions' groups of 32. A lane's
+// eight neighbours are two words of q8_0, or one of q4_0 as it is loaded: its nibbles are parted when they
+// are used.
 #pragma once
 
 #include "ops/cuda/attention_mma.cuh"
@@ -33,28 +35,68 @@ struct GroupScales {
     return __half2float(__ushort_as_half(static_cast<uint16_t>(bits(group, false))));
   }
   __device__ bool is_large() const {
-    constexpr uint32_t kMost = 0x5fd0;  // kLargestScale as a half
-    static_assert(kLargestScale == 500.0F);
     bool large = false;
 #pragma unroll
-    for (int i = 0; i < kGroups; ++i) large |= bits(i, false) > kMost;
+    for (int i = 0; i < kGroups; ++i) large |= is_large_scale(bits(i, false));
     return large;
   }
 };
 
-template <int kDim>
+/// Eight neighbours of a row, as they were loaded.
+template <CudaKvType kType>
+struct alignas(kType == CudaKvType::q4_0 ? 4 : 8) EightCodes {
+  static constexpr bool kNibbles = kType == CudaKvType::q4_0;
+  static constexpr int kBytes = kNibbles ? 4 : 8;
+  uint32_t words[kBytes / 4];
+
+  /// The first or the last four, as int8.
+  template <int kHalf>
+  __device__ uint32_t four() const {
+    if constexpr (kNibbles) {
+      return codes_of_nibbles(words[0], kHalf == 1);
+    } else {
+      return words[kHalf];
+    }
+  }
+};
+
+/// Four neighbours, or two: the first, second … of a row's end. q4_0: as they lie among their eight.
+template <CudaKvType kType>
+struct FourCodes {
+  static constexpr bool kNibbles = kType == CudaKvType::q4_0;
+  uint32_t words[1];
+
+  /// Of fours.
+  __device__ static int offset(int number) { return kNibbles ? number / 2 * 4 : number * 4; }
+  template <class Load>
+  __device__ void load_four(const std::byte* end, int number, const Load& load) {
+    load(words, end + offset(number));
+  }
+  /// number: of twos
+  template <class Load>
+  __device__ void load_two(const std::byte* end, int number, const Load& load) {
+    load.half(words[0], end + offset(number / 2) + number % 2 * 2);
+  }
+  /// As int8. four: the number of the four
+  __device__ uint32_t codes(int four) const {
+    return kNibbles ? codes_of_nibbles(words[0], four % 2 == 1) : words[0];
+  }
+};
+
+template <int kDim, CudaKvType kType>
 struct CodedKeyTile {
   static constexpr int kFull = kDim / 32;
   static constexpr bool kHalf = kDim % 32 != 0;
-  uint32_t codes[2][kFull][2];
-  uint32_t rest[2][1];
+  static constexpr int kRestAt = kv_row_bytes(kType, 32 * kFull);
+  EightCodes<kType> codes[2][kFull];
+  FourCodes<kType> rest[2];
   GroupScales<kDim> scales[2];
 
   template <int kRow, class Load>
   __device__ void fill(const std::byte* row, const std::byte* scale_row, int c, const Load& load) {
 #pragma unroll
-    for (int j = 0; j < kFull; ++j) load(codes[kRow][j], row + 32 * j + 8 * c);
-    if constexpr (kHalf) load(rest[kRow], row + 32 * kFull + 4 * c);
+    for (int j = 0; j < kFull; ++j) load(codes[kRow][j].words, row + EightCodes<kType>::kBytes * (4 * j + c));
+    if constexpr (kHalf) rest[kRow].load_four(row + kRestAt, c, load);
     scales[kRow].fill(scale_row, load);
   }
 
@@ -78,37 +120,40 @@ struct CodedKeyTile {
       const uint4 h = *reinterpret_cast<const uint4*>(high + 64 * j + 16 * c);
       const uint4 l = *reinterpret_cast<const uint4*>(low + 64 * j + 16 * c);
       float dots[4] = {};
-      dot(dots, codes[0][j][0], codes[1][j][0], l.x, l.y);
-      dot(dots, codes[0][j][1], codes[1][j][1], l.z, l.w);
-      dot(dots, codes[0][j][0], codes[1][j][0], h.x, h.y);
-      dot(dots, codes[0][j][1], codes[1][j][1], h.z, h.w);
+      const uint32_t a[2] = {codes[0][j].template four<0>(), codes[0][j].template four<1>()};
+      const uint32_t b[2] = {codes[1][j].template four<0>(), codes[1][j].template four<1>()};
+      dot(dots, a[0], b[0], l.x, l.y);
+      dot(dots, a[1], b[1], l.z, l.w);
+      dot(dots, a[0], b[0], h.x, h.y);
+      dot(dots, a[1], b[1], h.z, h.w);
       add_group(out, j, dots);
     }
     if constexpr (kHalf) {
       const uint2 h = *reinterpret_cast<const uint2*>(high + 64 * kFull + 8 * c);
       const uint2 l = *reinterpret_cast<const uint2*>(low + 64 * kFull + 8 * c);
       float dots[4] = {};
-      dot(dots, rest[0][0], rest[1][0], l.x, l.y);
-      dot(dots, rest[0][0], rest[1][0], h.x, h.y);
+      dot(dots, rest[0].codes(c), rest[1].codes(c), l.x, l.y);
+      dot(dots, rest[0].codes(c), rest[1].codes(c), h.x, h.y);
       add_group(out, kFull, dots);
     }
   }
 };
 
-template <int kDim>
+template <int kDim, CudaKvType kType>
 struct CodedValueTile {
   using Plain = ValueTile<kDim>;
-  uint32_t codes[4][Plain::kFull > 0 ? Plain::kFull : 1][2];
-  uint32_t of32[4][1];
-  uint32_t of16[4];  ///< two codes
+  EightCodes<kType> codes[4][Plain::kFull > 0 ? Plain::kFull : 1];
+  FourCodes<kType> of32[4];
+  FourCodes<kType> of16[4];  ///< two codes
   GroupScales<kDim> scales[4];
 
   template <int kRow, class Load>
   __device__ void fill(const std::byte* row, const std::byte* scale_row, int g, const Load& load) {
 #pragma unroll
-    for (int u = 0; u < Plain::kFull; ++u) load(codes[kRow][u], row + 64 * u + 8 * g);
-    if constexpr (Plain::kHas32) load(of32[kRow], row + Plain::kAt32 + 4 * g);
-    if constexpr (Plain::kHas16) load.half(of16[kRow], row + Plain::kAt16 + 2 * g);
+    for (int u = 0; u < Plain::kFull; ++u)
+      load(codes[kRow][u].words, row + EightCodes<kType>::kBytes * (8 * u + g));
+    if constexpr (Plain::kHas32) of32[kRow].load_four(row + kv_row_bytes(kType, Plain::kAt32), g, load);
+    if constexpr (Plain::kHas16) of16[kRow].load_two(row + kv_row_bytes(kType, Plain::kAt16), g, load);
     scales[kRow].fill(scale_row, load);
   }
 
@@ -122,22 +167,22 @@ struct CodedValueTile {
   __device__ void decode(uint32_t (&out)[4], int position, int u, int g, bool shrunk) const {
     const uint32_t scale = scales[position].bits(2 * u, g >= 4);
     uint32_t half[2];
-    scaled_halves(half, codes[position][u][0], scale, shrunk);
+    scaled_halves(half, codes[position][u].template four<0>(), scale, shrunk);
     out[0] = half[0];
     out[1] = half[1];
-    scaled_halves(half, codes[position][u][1], scale, shrunk);
+    scaled_halves(half, codes[position][u].template four<1>(), scale, shrunk);
     out[2] = half[0];
     out[3] = half[1];
   }
   /// All positions, as a ValueTile.
-  __device__ void decode_rest(Plain& out, bool shrunk) const {
+  __device__ void decode_rest(Plain& out, int g, bool shrunk) const {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       if constexpr (Plain::kHas32)
-        scaled_halves(out.of32[i], of32[i][0], scales[i].bits(Plain::kAt32 / kKvGroup, false), shrunk);
+        scaled_halves(out.of32[i], of32[i].codes(g), scales[i].bits(Plain::kAt32 / kKvGroup, false), shrunk);
       if constexpr (Plain::kHas16) {
         uint32_t half[2];
-        scaled_halves(half, of16[i], scales[i].bits(Plain::kAt16 / kKvGroup, false), shrunk);
+        scaled_halves(half, of16[i].codes(g / 2), scales[i].bits(Plain::kAt16 / kKvGroup, false), shrunk);
         out.of16[i][0] = half[0];
       }
     }

@@ -1,5 +1,5 @@
-// Attention over an f16 or q8_0 cache by tensor cores (m16n8k16), straight from registers: no staging of keys
-// or values in shared memory, no barrier while the cache is read.
+// Attention over an f16, q8_0 or q4_0 cache by tensor cores (m16n8k16), straight from registers: no staging
+// of keys or values in shared memory, no barrier while the cache is read.
 //
 // Thread map: a block a (token, KV head, slot). Of a piece, warp w takes the tiles of 16 positions w, w +
 // kWarps, …, each with a running maximum of its own; the warps' sums meet in shared memory at the piece's
@@ -7,8 +7,8 @@
 // Which of the 16 k-columns of an instruction a lane holds is free as long as both operands agree, so a
 // lane's keys are 16 contiguous bytes of a position and its values 16 contiguous bytes of four positions.
 // Precision: a query is two halves (22 bits) behind a power of two a head; weights are half, and the sum that
-// divides them is of the rounded ones; everything is added in float. q8_0: keys' codes are multiplied as
-// exact halves and their scales in float; values are rounded to halves, 2^8 times smaller where they would
+// divides them is of the rounded ones; everything is added in float. q8_0, q4_0: keys' codes are multiplied
+// as exact halves and their scales in float; values are rounded to halves, 2^8 times smaller where they would
 // overflow. Bytes: each row of the cache once for all query heads of the block, 16 a lane and load; a tile's
 // values and the next tile's keys are in flight while it is worked on. When it appends, the rows of earlier
 // steps are asked for before the kernel waits for its inputs.
@@ -27,12 +27,13 @@ struct MmaCore {
   static constexpr int kHeadTiles = Shape::kHeadTiles;
   static constexpr int kWarps = Shape::kWarps;
   using Shared = typename Shape::Shared;
-  static constexpr bool kCoded = Shape::kCoded;
-  static constexpr int kRowBytes = kCoded ? kDim : 2 * kDim;
+  static constexpr CudaKvType kType = Shape::kType;
+  static constexpr bool kCoded = is_coded(kType);
+  static constexpr int kRowBytes = kv_row_bytes(kType, kDim);
   static constexpr int kScaleBytes = 2 * ((kDim + kKvGroup - 1) / kKvGroup);  ///< of a row
-  using Keys = std::conditional_t<kCoded, CodedKeyTile<kDim>, KeyTile<kDim>>;
+  using Keys = std::conditional_t<kCoded, CodedKeyTile<kDim, kType>, KeyTile<kDim>>;
   using Values = ValueTile<kDim>;
-  using LoadedValues = std::conditional_t<kCoded, CodedValueTile<kDim>, Values>;
+  using LoadedValues = std::conditional_t<kCoded, CodedValueTile<kDim, kType>, Values>;
 
   const AttentionArgs& args;
   const BlockPlace& block;
@@ -151,8 +152,8 @@ struct MmaCore {
   __device__ bool store_appended(const WarpRow<Shape::kRegs>& head, std::byte* plane, int slot,
                                  std::byte* copy) const {
     if constexpr (kCoded) {
-      return store_q8(head, CodedRow::in_plane(plane, slot, kDim),
-                      {reinterpret_cast<int8_t*>(copy), reinterpret_cast<__half*>(copy + kDim)}, kDim, lane);
+      return store_coded<kType>(head, CodedRow::in_plane(kType, plane, slot, kDim),
+                                {copy, reinterpret_cast<__half*>(copy + kRowBytes)}, kDim, lane);
     } else {
       return store_half(head, reinterpret_cast<__half*>(plane) + slot * kDim, reinterpret_cast<__half*>(copy),
                         kDim, lane);
@@ -307,7 +308,7 @@ struct MmaCore {
       add_words(tile, u, words[0], words[1], words[2], words[3], weights);
     }
     Values rest;
-    values.decode_rest(rest, shrunk);
+    values.decode_rest(rest, g, shrunk);
     add_rest(tile, rest, weights);
   }
   /// Columns 64 u and on; p: of the lane's four positions

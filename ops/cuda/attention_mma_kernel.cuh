@@ -6,11 +6,11 @@
 
 namespace tandem::cuda {
 
-template <int kDim, int kHeadTiles, bool kCoded>
-__global__ __launch_bounds__(device::MmaShape<kDim, kHeadTiles, kCoded>::kThreads,
+template <int kDim, int kHeadTiles, CudaKvType kType>
+__global__ __launch_bounds__(device::MmaShape<kDim, kHeadTiles, kType>::kThreads,
                              1) void mma_attention_kernel(const __grid_constant__ AttentionArgs args) {
 #if __CUDA_ARCH__ >= 800
-  using Shape = device::MmaShape<kDim, kHeadTiles, kCoded>;
+  using Shape = device::MmaShape<kDim, kHeadTiles, kType>;
   extern __shared__ float4 memory[];
   auto& shared = *reinterpret_cast<typename Shape::Shared*>(memory);
   const device::BlockPlace block(args);
@@ -43,31 +43,31 @@ __global__ __launch_bounds__(device::MmaShape<kDim, kHeadTiles, kCoded>::kThread
 #endif
 }
 
-template <int kDim, bool kCoded>
+template <int kDim, CudaKvType kType>
 AttentionKernel mma_kernel_of(int max_group) {
-  using One = device::MmaShape<kDim, 1, kCoded>;
-  using Two = device::MmaShape<kDim <= 128 ? kDim : 128, 2, kCoded>;
+  using One = device::MmaShape<kDim, 1, kType>;
+  using Two = device::MmaShape<kDim <= 128 ? kDim : 128, 2, kType>;
   if (max_group <= 8)
-    return {reinterpret_cast<const void*>(mma_attention_kernel<kDim, 1, kCoded>), One::kThreads,
+    return {reinterpret_cast<const void*>(mma_attention_kernel<kDim, 1, kType>), One::kThreads,
             sizeof(typename One::Shared)};
-  return {reinterpret_cast<const void*>(mma_attention_kernel<Two::kDim, 2, kCoded>), Two::kThreads,
+  return {reinterpret_cast<const void*>(mma_attention_kernel<Two::kDim, 2, kType>), Two::kThreads,
           sizeof(typename Two::Shared)};
 }
 
-template <bool kCoded>
+template <CudaKvType kType>
 AttentionKernel mma_kernel_for(int32_t head_dim, int max_group) {
   switch (head_dim) {
     case 64:
-      return mma_kernel_of<64, kCoded>(max_group);
+      return mma_kernel_of<64, kType>(max_group);
     case 80:
-      return mma_kernel_of<80, kCoded>(max_group);
+      return mma_kernel_of<80, kType>(max_group);
     case 96:
-      return mma_kernel_of<96, kCoded>(max_group);
+      return mma_kernel_of<96, kType>(max_group);
     case 128:
-      return mma_kernel_of<128, kCoded>(max_group);
+      return mma_kernel_of<128, kType>(max_group);
     case 256:
       if (max_group > 8) return {};  // more sums than registers
-      return mma_kernel_of<256, kCoded>(max_group);
+      return mma_kernel_of<256, kType>(max_group);
     default:
       return {};
   }

@@ -37,8 +37,16 @@ __device__ inline float4 load_cached(const std::byte* plane, int slot, int dim, 
     const float2 b = __half22float2(h[1]);
     return make_float4(a.x, a.y, b.x, b.y);
   } else {
-    const char4 q = *reinterpret_cast<const char4*>(plane + int64_t{slot} * dim + col);
-    const auto* scales = reinterpret_cast<const __half*>(plane + kPageTokens * dim);
+    const int row_bytes = kv_row_bytes(kType, dim);
+    const std::byte* row = plane + slot * row_bytes;
+    uint32_t codes;
+    if constexpr (kType == CudaKvType::q4_0) {
+      codes = codes_of_nibbles(*reinterpret_cast<const uint32_t*>(row + col / 8 * 4), col % 8 == 4);
+    } else {
+      codes = *reinterpret_cast<const uint32_t*>(row + col);
+    }
+    const char4 q = *reinterpret_cast<const char4*>(&codes);
+    const auto* scales = reinterpret_cast<const __half*>(plane + kPageTokens * row_bytes);
     const float d = __half2float(scales[slot * ((dim + kKvGroup - 1) / kKvGroup) + col / kKvGroup]);
     return make_float4(d * static_cast<float>(q.x), d * static_cast<float>(q.y), d * static_cast<float>(q.z),
                        d * static_cast<float>(q.w));
@@ -220,9 +228,10 @@ __global__ __launch_bounds__(kThreads) void plain_attention_kernel(
 AttentionKernel plain_attention(CudaKvType type, int32_t head_dim) {
   const int64_t floats = int64_t{kMaxGroup} * head_dim + kChunk * (head_dim + 4);
   const void* function =
-      reinterpret_cast<const void*>(type == CudaKvType::f32   ? plain_attention_kernel<CudaKvType::f32>
-                                    : type == CudaKvType::f16 ? plain_attention_kernel<CudaKvType::f16>
-                                                              : plain_attention_kernel<CudaKvType::q8_0>);
+      reinterpret_cast<const void*>(type == CudaKvType::f32    ? plain_attention_kernel<CudaKvType::f32>
+                                    : type == CudaKvType::f16  ? plain_attention_kernel<CudaKvType::f16>
+                                    : type == CudaKvType::q8_0 ? plain_attention_kernel<CudaKvType::q8_0>
+                                                               : plain_attention_kernel<CudaKvType::q4_0>);
   return {function, kThreads, static_cast<int64_t>(sizeof(Shared)) + 4 * floats};
 }
 

@@ -4,8 +4,9 @@
 //
 // Position p of a sequence sits in slot p % kPageTokens of its page number p / kPageTokens. A layer is
 // (n_pages, n_kv_heads) of: keys (kPageTokens, head_dim), then values (kPageTokens, head_dim), each row
-// contiguous. q8_0 keeps a plane of int8 codes and behind it (kPageTokens, groups of 32) half scales. Slots
-// that were never written hold anything, NaN included: readers must not let them take part.
+// contiguous. q8_0 keeps a plane of int8 codes and behind it (kPageTokens, groups of 32) half scales; q4_0
+// the same with 4 bits a code, eight neighbours in four bytes (kv_layout.h). Slots that were never written
+// hold anything, NaN included: readers must not let them take part.
 #pragma once
 
 #include "ops/cuda/kv_layout.h"

@@ -36,6 +36,7 @@ struct PromptKernel {
 /// No function where there is none for the head size or so much shared memory. On Ampere and later only.
 PromptKernel prompt_attention_f16(int32_t head_dim, int64_t shared_bytes);
 PromptKernel prompt_attention_q8(int32_t head_dim, int64_t shared_bytes);
+PromptKernel prompt_attention_q4(int32_t head_dim, int64_t shared_bytes);
 /// For code that is compiled for less than Ampere; does nothing in any other.
 PromptKernel prompt_attention_volta(CudaKvType type, int32_t head_dim);
 

@@ -6,12 +6,12 @@
 // A tile of 64 (32) positions: keys and values come to shared memory by asynchronous copies while the tile
 // before it is worked on; scores = q · K'; weights by a running maximum, which is left alone while no score
 // exceeds it by more than a factor 2^8, so that the sums are rarely rescaled; sums += weights · V.
-// q8_0: codes are copied as they are, then become halves of a tile; where a scale is so large that they
+// q8_0, q4_0: codes are copied as they are, then become halves of a tile; where a scale is so large that they
 // would overflow, the tile is made 2^8 times smaller and the products larger again.
 // Precision: a query is a half (11 bits) behind a power of two a row; weights are halves; the rest is float.
 // Bytes: each tile of the cache once for all 128 rows, mostly from L2.
 // A row's bits depend on its query, its position, the window and the cached rows that it sees, and on the
-// number of splits (and, where a q8_0 scale exceeds 500, on whose tile it shares).
+// number of splits (and, where a scale exceeds 500, on whose tile it shares).
 #pragma once
 
 #include "ops/cuda/prompt_attention_queries.cuh"
@@ -111,8 +111,8 @@ struct PromptCore {
   }
   __device__ void ask_codes(uint32_t to, const std::byte* plane, int slot) const {
     for (int i = static_cast<int>(threadIdx.x); i < Shape::kCodes / 16; i += kThreads)
-      copy_async(to + 16 * i, plane + slot * kDim + 16 * i, true);
-    const std::byte* scales = plane + kPageTokens * kDim + slot * Shape::kGroups * 2;
+      copy_async(to + 16 * i, plane + slot * Shape::kRowBytes + 16 * i, true);
+    const std::byte* scales = plane + kPageTokens * Shape::kRowBytes + slot * Shape::kGroups * 2;
     for (int i = static_cast<int>(threadIdx.x); i < Shape::kScales / 16; i += kThreads)
       copy_async(to + Shape::kCodes + 16 * i, scales + 16 * i, true);
   }
@@ -132,14 +132,14 @@ struct PromptCore {
         const uint32_t word = i % Shape::kWords;
         uint4 halves = make_uint4(0, 0, 0, 0);
         if (is_seen(base + row)) {
-          const uint2 codes = *reinterpret_cast<const uint2*>(from + 8 * i);
+          const EightCodes<Shape::kType> codes = reinterpret_cast<const EightCodes<Shape::kType>*>(from)[i];
           const __half scale = reinterpret_cast<const __half*>(
               from + Shape::kCodes)[row * Shape::kGroups + word / (kKvGroup / 8)];
-          large |= __half2float(scale) > kLargestScale;
+          large |= is_large_scale(__half_as_ushort(scale));
           uint32_t first[2];
           uint32_t second[2];
-          scaled_halves(first, codes.x, __half_as_ushort(scale), shrunk);
-          scaled_halves(second, codes.y, __half_as_ushort(scale), shrunk);
+          scaled_halves(first, codes.template four<0>(), __half_as_ushort(scale), shrunk);
+          scaled_halves(second, codes.template four<1>(), __half_as_ushort(scale), shrunk);
           halves = make_uint4(first[0], first[1], second[0], second[1]);
         }
         *reinterpret_cast<uint4*>(to + row * kStride + 16 * word) = halves;

@@ -2,7 +2,7 @@
 // matrices from there to registers, int8 codes to halves. See prompt_attention_kernel.cuh.
 #pragma once
 
-#include "ops/cuda/attention_mma.cuh"
+#include "ops/cuda/attention_mma_codes.cuh"
 #include "ops/cuda/prompt_attention_queries.cuh"
 
 namespace tandem::cuda::device {
@@ -61,10 +61,11 @@ struct PromptShape {
   static constexpr int kStride = 2 * kDim + 16;
   static constexpr int kPlane = kCols * kStride;
 
-  /// What is copied of a q8_0 tile: codes and scales of the keys, then of the values.
-  static constexpr bool kCoded = kType == CudaKvType::q8_0;
+  /// What is copied of a q8_0 or q4_0 tile: codes and scales of the keys, then of the values.
+  static constexpr bool kCoded = is_coded(kType);
+  static constexpr int kRowBytes = kv_row_bytes(kType, kDim);  ///< in the cache
   static constexpr int kGroups = (kDim + kKvGroup - 1) / kKvGroup;
-  static constexpr int kCodes = kCols * kDim;
+  static constexpr int kCodes = kCols * kRowBytes;
   static constexpr int kScales = kCols * kGroups * 2;
 
   // Shared memory: queries, what else is kept of their rows, tiles (keys, then values) and copies.

@@ -30,6 +30,7 @@ template <int kDim>
 PromptKernel kernel_of(CudaKvType type) {
   if (type == CudaKvType::f16) return entry<device::VoltaShape<kDim, CudaKvType::f16>>();
   if (type == CudaKvType::q8_0) return entry<device::VoltaShape<kDim, CudaKvType::q8_0>>();
+  if (type == CudaKvType::q4_0) return entry<device::VoltaShape<kDim, CudaKvType::q4_0>>();
   return {};
 }
 

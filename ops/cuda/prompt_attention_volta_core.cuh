@@ -7,13 +7,14 @@
 // i + 3} each: with i-th rows {4 i …, 16 + 4 i …} a lane's row of the left factor is its own number, and all
 // four share the right one. Of the sums a lane has the rows (lane with bit 1 cleared) and that + 2, of 8
 // columns n the four n % 4 / 2 = lane's bit 1. A tile of 32 positions comes to registers while the one before
-// it is worked on, and from there to shared memory: there are no asynchronous copies. q8_0, running maximum
+// it is worked on, and from there to shared memory: there are no asynchronous copies. Codes, running maximum
 // and precision: as there. Rows in shared memory are an odd number of 8 bytes apart, so that 16 rows' 8 bytes
 // don't collide.
 #pragma once
 
 #include <type_traits>
 
+#include "ops/cuda/attention_mma_codes.cuh"
 #include "ops/cuda/prompt_attention_queries.cuh"
 
 namespace tandem::cuda::device {
@@ -40,7 +41,8 @@ __device__ inline void mma_volta_rows(float (&c)[8], uint2 a, uint2 b) {
 template <int kDimIn, CudaKvType kTypeIn>
 struct VoltaShape {
   static constexpr int kDim = kDimIn;
-  static constexpr bool kCoded = kTypeIn == CudaKvType::q8_0;
+  static constexpr CudaKvType kType = kTypeIn;
+  static constexpr bool kCoded = is_coded(kType);
   static constexpr int kWarps = 4;
   static constexpr int kThreads = 32 * kWarps;
   static constexpr int kRows = 32 * kWarps;
@@ -59,7 +61,7 @@ struct VoltaShape {
 /// A thread's words of a tile's plane on their way: eight halves, or eight codes and their scale.
 template <class Shape>
 struct VoltaWords {
-  using Word = std::conditional_t<Shape::kCoded, uint2, uint4>;
+  using Word = std::conditional_t<Shape::kCoded, EightCodes<Shape::kType>, uint4>;
   Word words[Shape::kItems];
   uint16_t scales[Shape::kCoded ? Shape::kItems : 1];
 
@@ -75,7 +77,8 @@ struct VoltaWords {
       if (row >= Shape::kCols || !seen(row)) continue;
       words[k] = reinterpret_cast<const Word*>(plane)[slot * Shape::kWords + i];
       if constexpr (Shape::kCoded) {
-        const auto* of = reinterpret_cast<const uint16_t*>(plane + kPageTokens * Shape::kDim);
+        constexpr int kRowBytes = kv_row_bytes(Shape::kType, Shape::kDim);
+        const auto* of = reinterpret_cast<const uint16_t*>(plane + kPageTokens * kRowBytes);
         scales[k] = of[(slot + row) * Shape::kGroups + i % Shape::kWords / (kKvGroup / 8)];
       }
     }
@@ -84,7 +87,7 @@ struct VoltaWords {
     bool large = false;
     if constexpr (Shape::kCoded) {
 #pragma unroll
-      for (const uint16_t scale : scales) large |= __half2float(__ushort_as_half(scale)) > kLargestScale;
+      for (const uint16_t scale : scales) large |= is_large_scale(scale);
     }
     return large;
   }
@@ -97,8 +100,8 @@ struct VoltaWords {
       uint32_t first[2];
       uint32_t second[2];
       if constexpr (Shape::kCoded) {
-        scaled_halves(first, words[k].x, scales[k], shrunk);
-        scaled_halves(second, words[k].y, scales[k], shrunk);
+        scaled_halves(first, words[k].template four<0>(), scales[k], shrunk);
+        scaled_halves(second, words[k].template four<1>(), scales[k], shrunk);
       } else {
         first[0] = words[k].x;
         first[1] = words[k].y;

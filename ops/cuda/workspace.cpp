@@ -25,6 +25,7 @@ size_t page_bytes_of(const BackendShape& shape) {
 CudaKvType cache_type_of(CacheType type) {
   return type == CacheType::f32    ? CudaKvType::f32
          : type == CacheType::q8_0 ? CudaKvType::q8_0
+         : type == CacheType::q4_0 ? CudaKvType::q4_0
                                    : CudaKvType::f16;
 }
 

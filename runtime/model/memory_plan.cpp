@@ -165,8 +165,8 @@ RankMemory MemoryPlan::rank(int r, const PlanRequest& request) const {
   const KvLayerShape row{static_cast<int32_t>(shape.n_kv_heads), static_cast<int32_t>(shape.head_dim),
                          static_cast<int32_t>(shape.head_dim)};
   const std::vector<KvLayerShape> rows(static_cast<size_t>(shape.n_layers), row);
-  const KvType type = request.cache_type == CacheType::f32 ? KvType::f32 : KvType::f16;
-  memory.cache_bytes = static_cast<int64_t>(KvCache::bytes_per_page(rows, type)) * shape.n_pages;
+  memory.cache_bytes =
+      static_cast<int64_t>(KvCache::bytes_per_page(rows, request.cache_type)) * shape.n_pages;
   memory.workspace_bytes = cpu_workspace(r, shape);
   memory.exchange_bytes = static_cast<int64_t>(
       SlotExchange::memory_bytes(cpu_contribution_bytes(shape, shape.max_tokens), n_ranks()) /

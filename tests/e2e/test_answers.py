@@ -14,7 +14,25 @@ from harness import golden_model, logits, real_model, tandem, token_ids
 CUTS = ((2, ()), (3, ()), (4, ()), (2, ("--split", "2,1")))  # ranks, further arguments
 # Of the tiny models that have less than four heads or FFN units to deal.
 MOST_RANKS = {"gemma3": 3, "gemma3-as-27b": 2, "llama-tied-llama3": 3, "llama-yarn": 3}
+CACHES = ("f32", "f16", "q8_0", "q4_0")
+# How far logits may lie, and do at least lie, from those of an f32 cache: see distance().
+TINY_ERRORS = {"f32": (0, 0), "f16": (1e-8, 2e-6), "q8_0": (1e-5, 1e-2), "q4_0": (1e-3, 0.15)}
+REAL_ERRORS = {"f32": (0, 0), "f16": (1e-6, 2e-3), "q8_0": (1e-4, 6e-3), "q4_0": (1e-2, 0.12)}
 PROMPT = "The lighthouse keeper counted the ships that came home before the storm, and"
+
+
+def cache_of(cache):
+    return ("-ctk", cache, "-ctv", cache)
+
+
+def distance(exact, other):
+    """Mean squared difference of logits over their mean square, of every fifth row."""
+    error, power = 0.0, 0.0
+    for i in range(0, exact.shape[0], 5):
+        a, b = exact.row(i), other.row(i)
+        error += math.fsum((x - y) ** 2 for x, y in zip(a, b))
+        power += math.fsum(x * x for x in a)
+    return error / power
 
 
 def greedy(model, prompt, n_tokens, *arguments, **options):
@@ -60,14 +78,17 @@ class TinyBits(unittest.TestCase):
                 if ranks <= MOST_RANKS.get(name, 4):
                     self.check_same(name, reference, ranks, *arguments)
 
-    def test_f32_cache(self):
-        f32 = ("-ctk", "f32", "-ctv", "f32")
-        for name in ("llama", "gemma3", "mixtral"):
-            reference = logits("-m", golden_model(name), *self.TOKENS, *f32)
-            half = logits("-m", golden_model(name), *self.TOKENS)
-            self.assertNotEqual(reference.bytes, half.bytes, "the cache's type changes nothing")
-            for ranks, arguments in ((2, ()), (3, ()), (0, ("-b", 7))):
-                self.check_same(name, reference, ranks, *f32, *arguments)
+    def test_every_cache_at_any_ranks(self):
+        for name in ("llama-9-heads-3-kv", "gemma3", "mixtral"):
+            exact = logits("-m", golden_model(name), *self.TOKENS, *cache_of("f32"))
+            for cache in CACHES:
+                reference = logits("-m", golden_model(name), *self.TOKENS, *cache_of(cache))
+                for ranks, arguments in (*CUTS, (0, ("-b", 7)), (2, ("-b", 1))):
+                    if ranks <= MOST_RANKS.get(name, 4):
+                        self.check_same(name, reference, ranks, *cache_of(cache), *arguments)
+                low, high = TINY_ERRORS[cache]
+                error = distance(exact, reference)
+                self.assertTrue(low <= error <= high, f"{name} {cache}: {error}")
 
     def test_other_tokens_have_other_logits(self):
         one = logits("-m", golden_model(), "--tokens", "1,2,3")
@@ -111,12 +132,27 @@ class RealBits(unittest.TestCase):
             self.check_same(0, TANDEM_ISA="avx2")
             self.check_same(2, TANDEM_ISA="avx2")
 
-    def test_f32_cache(self):
-        f32 = ("-ctk", "f32", "-ctv", "f32")
-        one = logits("-m", self.model, "-p", self.text, *f32)
-        two = logits("-m", self.model, "-p", self.text, *f32, ranks=2)
-        self.assertTrue(one.bytes == two.bytes, "the logits differ")
-        self.assertNotEqual(one.bytes, self.reference.bytes, "the cache's type changes nothing")
+    def test_every_cache_at_any_ranks(self):
+        exact = logits("-m", self.model, "-p", self.text, *cache_of("f32"))
+        for cache in CACHES:
+            one = logits("-m", self.model, "-p", self.text, *cache_of(cache))
+            for ranks in (1, 2, 3, 4):
+                with self.subTest(cache=cache, ranks=ranks):
+                    other = logits("-m", self.model, "-p", self.text, *cache_of(cache), ranks=ranks)
+                    self.assertTrue(other.bytes == one.bytes, "the logits differ")
+            low, high = REAL_ERRORS[cache]
+            error = distance(exact, one)
+            self.assertTrue(low <= error <= high, f"{cache}: {error}")
+
+    def test_every_cache_generates_the_same_text_at_any_ranks(self):
+        texts = set()
+        for cache in CACHES:
+            arguments = ("run", "-m", self.model, "-p", PROMPT, "-n", 24, "--seed", 7, *cache_of(cache))
+            results = [tandem(*arguments, ranks=ranks) for ranks in (1, 2, 3, 4)]
+            self.assertEqual({result.code for result in results}, {0}, results[0].err)
+            self.assertEqual(len({result.out for result in results}), 1, cache)
+            texts.add(results[0].out)
+        self.assertGreater(len(texts), 1, "the cache's type changes nothing")
 
     def test_seeded_text(self):
         wide = ("--temp", 1.2, "--top-k", 0, "--top-p", 1, "--min-p", 0)

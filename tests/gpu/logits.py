@@ -1,5 +1,6 @@
-"""Are the numbers right on GPUs: float32 against the CPU and Hugging Face's logits, real weights against an
-F32 computation, and the same bits by every road where --deterministic asks for them."""
+"""Are the numbers right on GPUs: float32 against the CPU and Hugging Face's logits, every type of the cache
+against the CPU's, real weights against an F32 computation, and the same bits by every road where
+--deterministic asks for them."""
 
 import concurrent.futures
 import dataclasses
@@ -12,9 +13,17 @@ import numpy as np
 from suite import ALONE, ROOT, SHORT_JOBS, Check, Failed, Skipped
 
 GOLDEN = ROOT / "tests" / "golden" / "hf"
-F32 = ("-ctk", "f32", "-ctv", "f32")
+CACHES = ("f16", "q8_0", "q4_0")
+
+
+def cache_of(cache):
+    return ("-ctk", cache, "-ctv", cache)
+
+
+F32 = cache_of("f32")
 MOST_KL = 1e-5  # of float32 logits between any two devices
 MOST_RELATIVE = 1e-4  # of float32 logits to the golden ones
+ABOVE_CPU_CACHE = 1.5  # KL of a cache's type to an f32 cache, in the CPU's of that type
 ABOVE_CPU = 1.1  # KL of real weights to F32, in the CPU's
 BETWEEN_PATHS = 1.5  # KL between two paths, in the CPU's to F32
 FAMILIES = ("llama-9-heads-3-kv", "mixtral", "qwen2", "gemma3")
@@ -136,6 +145,54 @@ def golden_checks(suite, everything):
         names = list(known) if everything or way in first else list(FAMILIES)
         checks.append(Check("golden", str(way), lambda way=way, names=names: check(way, names), SHORT_JOBS))
     return checks
+
+
+# --- types of the cache
+
+
+def cache_checks(suite, models):
+    """What a type costs on GPUs is what it costs on the CPU: KL to the CPU's logits with an f32 cache."""
+    known = json.loads((GOLDEN / "tokens.json").read_text())
+    inputs = {GOLDEN / f"{name}.gguf": known[name] for name in FAMILIES}
+    for path in real_models(models):
+        tokens = json.loads((ROOT / "tests" / "data" / REAL_MODELS[path.name]).read_text())
+        inputs[path] = tokens["segments"][0][:200]
+
+    def cpu(path):
+        def make():
+            rows = {
+                cache: logits(suite, Way(0), path, inputs[path], *cache_of(cache), limit_s=120)
+                for cache in ("f32", *CACHES)
+            }
+            return rows["f32"], {cache: mean_kl(rows["f32"], rows[cache]) for cache in CACHES}
+
+        return suite.once(("caches", path), make)
+
+    def check(way, path):
+        exact, costs = cpu(path)
+        found = {
+            cache: mean_kl(exact, logits(suite, way, path, inputs[path], *cache_of(cache), limit_s=120))
+            for cache in CACHES
+        }
+        return judged_caches(found, costs)
+
+    return [
+        Check("caches", f"{path.stem}, {way}", lambda way=way, path=path: check(way, path), SHORT_JOBS)
+        for path in inputs
+        for way in ways(len(suite.gpus))
+        if way.graphs == "on" and way.comm in ("auto", "peer")
+    ]
+
+
+def judged_caches(found, costs):
+    """Both: type → mean KL. That of f16 on the CPU is what other roundings of activations make anyway."""
+    result = {cache: f"{found[cache]:.2e}, the CPU {costs[cache]:.2e}" for cache in found}
+    for cache, kl in found.items():
+        if not kl <= ABOVE_CPU_CACHE * max(costs[cache], costs["f16"]) + MOST_KL:
+            raise Failed(str(result))
+    if not found["q4_0"] > found["q8_0"] > 0:
+        raise Failed(f"the cache's type doesn't show: {result}")
+    return result
 
 
 # --- the same bits

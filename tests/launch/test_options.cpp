@@ -174,7 +174,7 @@ TEST(Options, wrong_values_are_named) {
   EXPECT_EQ(refusal({"-s", "-2"}), "--seed=-2: not -1 or a whole number below 2^64");
   EXPECT_EQ(refusal({"-s", "18446744073709551616"}),
             "--seed=18446744073709551616: not -1 or a whole number below 2^64");
-  EXPECT_EQ(refusal({"-ctk", "q8"}), "--cache-type-k=q8: not one of f16|f32|q8_0");
+  EXPECT_EQ(refusal({"-ctk", "q8"}), "--cache-type-k=q8: not one of f16|f32|q8_0|q4_0");
   EXPECT_NE(refusal({"--split", "3,,1"}).find("--split=3,,1: not a list"), std::string::npos);
   EXPECT_NE(refusal({"--split", "3,nan"}).find("not a list"), std::string::npos);
   EXPECT_NE(refusal({"--split", "3,-1"}).find("not a list"), std::string::npos);
@@ -209,7 +209,7 @@ TEST(Options, help_names_every_option_and_default) {
   All all;
   const std::string help = all.parser.help();
   for (const char* text :
-       {"-m, --model FILE", "-c, --ctx-size N", "-ctk, --cache-type-k f16|f32", "(default 0.95)",
+       {"-m, --model FILE", "-c, --ctx-size N", "-ctk, --cache-type-k f16|f32|q8_0|q4_0", "(default 0.95)",
         "--stop TEXT", "usage: tandem run [options]", "TANDEM_CTX_SIZE"}) {
     EXPECT_NE(help.find(text), std::string::npos) << text << " in\n" << help;
   }

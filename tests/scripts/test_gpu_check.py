@@ -206,6 +206,20 @@ class Logits(unittest.TestCase):
             with self.assertRaises(Failed):
                 logits.judged(to_f32, between)
 
+    def test_bounds_of_caches(self):
+        costs = {"f16": 2e-3, "q8_0": 3e-3, "q4_0": 0.2}
+        logits.judged_caches({"f16": 2.9e-3, "q8_0": 1e-3, "q4_0": 0.29}, costs)
+        for found in (
+            {"f16": 3.1e-3, "q8_0": 3e-3, "q4_0": 0.2},
+            {"f16": 2e-3, "q8_0": 6e-3, "q4_0": 0.2},
+            {"f16": 2e-3, "q8_0": 3e-3, "q4_0": 0.4},
+            {"f16": 2e-3, "q8_0": 3e-3, "q4_0": float("nan")},
+            {"f16": 2e-3, "q8_0": 3e-3, "q4_0": 3e-3},
+            {"f16": 0.0, "q8_0": 0.0, "q4_0": 0.2},
+        ):
+            with self.assertRaises(Failed):
+                logits.judged_caches(found, costs)
+
     def test_every_road_is_there(self):
         found = logits.ways(2)
         self.assertEqual(len(set(found)), len(found))

@@ -153,7 +153,7 @@ void TinyModel::write(const std::string& path) const {
     matrix(blk + "attn_v.weight", {n_embd, kv_width});
     if (architecture == "qwen2") {
       vector(blk + "attn_q.bias", q_width, 0.0f, 0.5f);
-      vector(blk + "attn_k.bias", kv_width, 0.0f, 0.5f);
+      vector(blk + "attn_k.bias", kv_width, key_bias, 0.5f);
       vector(blk + "attn_v.bias", kv_width, 0.0f, 0.5f);
     }
     matrix(blk + "attn_output.weight", {q_width, n_embd});

@@ -24,6 +24,7 @@ struct TinyModel {
   int64_t n_experts_used = 2;
   int64_t window = 0;
   bool tied_head = true;
+  float key_bias = 0.0f;  ///< mean of qwen2's attn_k.bias: how large keys are
   uint64_t seed = 1;
 
   /// Shapes that every format can fill: rows of 256 elements, cuts inside super-blocks.

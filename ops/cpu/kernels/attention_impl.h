@@ -3,13 +3,15 @@
 // Both products are the same small matrix product, C (rows × lanes) += A (rows × k) · B (k × lanes), with C
 // in registers: scores = q · K with lanes = positions, then acc += p · V with lanes = columns. Each element
 // of C adds its products in the order of k by fused multiply-adds, so how many rows or lanes share a pass
-// doesn't show in the bits. Thread map: serial. Bytes read a page: (k_dim + v_stride) · 64 elements for every
-// kMaxRows rows, from memory once.
+// doesn't show in the bits. B's rows come as floats from kv_lines.h, exactly, whatever the cache's type.
+// Thread map: serial. Bytes read a page: (k_dim + v_stride) · 64 elements for every kMaxRows rows, from
+// memory once.
 #pragma once
 
 #include <type_traits>
 
 #include "ops/cpu/kernels/attention_kernels.h"
+#include "ops/cpu/kernels/kv_lines.h"
 #include "ops/cpu/kernels/vector_math.h"
 #include "ops/cpu/simd.h"
 
@@ -25,25 +27,17 @@ struct AttentionImpl {
   static constexpr int kPageVectors = static_cast<int>(kPageTokens) / 16;
   static constexpr float kNone = -__builtin_inff();
 
-  [[gnu::always_inline]] static F load(const float* p) { return F::load(p); }
-  [[gnu::always_inline]] static F load(const uint16_t* p) { return F::load_f16(p); }
-
-  /// c[r][v] += Σ_k a[r][k] · b[k][v], k ascending. `ahead`: what lies there is fetched as b is read; null:
-  /// nothing is.
-  template <class T, int kRows, int kVectors>
-  [[gnu::always_inline]] static void multiply(const float* a, int64_t a_stride, const T* b, int64_t b_stride,
-                                              int64_t n_k, const T* ahead, F (&c)[kRows][kVectors]) {
-    constexpr int64_t kLineElements = 64 / static_cast<int64_t>(sizeof(T));
+  /// c[r][v] += Σ_k a[r][k] · lines(k, v), k ascending; lines.fetch(k) asks for what is read a page later.
+  template <int kRows, int kVectors, class Lines>
+  [[gnu::always_inline]] static void multiply(const float* a, int64_t a_stride, int64_t n_k,
+                                              const Lines& lines, F (&c)[kRows][kVectors]) {
     for (int64_t k = 0; k < n_k; ++k) {
       // A row at a time, into the second level: in bursts the requests stop the arithmetic (16 against 20
       // GB/s).
-      if (ahead != nullptr) {
-        for (int64_t v = 0; v < 16 * kVectors; v += kLineElements)
-          __builtin_prefetch(ahead + k * b_stride + v, 0, 2);
-      }
+      lines.fetch(k);
       F line[kVectors];
 #pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) line[v] = load(b + k * b_stride + 16 * v);
+      for (int v = 0; v < kVectors; ++v) line[v] = lines(k, v);
 #pragma GCC unroll 6
       for (int r = 0; r < kRows; ++r) {
         const F factor = F::broadcast(a[r * a_stride + k]);
@@ -53,39 +47,47 @@ struct AttentionImpl {
     }
   }
 
-  /// scores (kRows, kPageTokens) = q (kRows, k_dim) · keys, 16·kVectors positions.
-  template <class T, int kRows, int kVectors>
-  static void score(const float* q, int64_t k_dim, const T* keys, const T* ahead, float* scores) {
+  /// scores (kRows, kPageTokens) = q (kRows, k_dim) · keys, for 16·kVectors positions from 16·first on.
+  template <KvType kType, int kRows, int kVectors>
+  static void score(const float* q, int64_t k_dim, const std::byte* keys, const std::byte* ahead, int first,
+                    float* scores) {
     F c[kRows][kVectors];
 #pragma GCC unroll 6
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v) c[r][v] = F::zero();
     }
-    multiply<T, kRows, kVectors>(q, k_dim, keys, kPageTokens, k_dim, ahead, c);
+    const auto add = [&](int64_t begin, int64_t n, const auto& lines) __attribute__((always_inline)) {
+      multiply(q + begin, k_dim, n, lines, c);
+    };
+    for_key_lines<Tag, kType, kVectors>(keys, ahead, k_dim, first, add);
 #pragma GCC unroll 6
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) c[r][v].store(scores + r * kPageTokens + 16 * v);
+      for (int v = 0; v < kVectors; ++v) c[r][v].store(scores + r * kPageTokens + 16 * (first + v));
     }
   }
 
-  /// acc (kRows, stride) = acc · alpha + p (kRows, n_positions of kPageTokens) · values, 16·kVectors columns.
-  template <class T, int kRows, int kVectors>
-  static void weigh(const float* p, const float* alpha, const T* values, int64_t stride, int64_t n_positions,
-                    const T* ahead, float* acc) {
+  /// acc (kRows, stride) = acc · alpha + p (kRows, [from, to) of kPageTokens) · values, 16·kVectors columns
+  /// from `column` on.
+  template <KvType kType, int kRows, int kVectors>
+  static void weigh(const float* p, const float* alpha, const std::byte* values, const std::byte* ahead,
+                    int64_t stride, int64_t from, int64_t to, int64_t column, float* acc) {
     F c[kRows][kVectors];
 #pragma GCC unroll 6
     for (int r = 0; r < kRows; ++r) {
       const F factor = F::broadcast(alpha[r]);
 #pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) c[r][v] = F::load(acc + r * stride + 16 * v) * factor;
+      for (int v = 0; v < kVectors; ++v) c[r][v] = F::load(acc + r * stride + column + 16 * v) * factor;
     }
-    multiply<T, kRows, kVectors>(p, kPageTokens, values, stride, n_positions, ahead, c);
+    const auto add = [&](const auto& lines) __attribute__((always_inline)) {
+      multiply(p + from, kPageTokens, to - from, lines, c);
+    };
+    with_value_lines<Tag, kType, kVectors>(values, ahead, stride, from, column, add);
 #pragma GCC unroll 6
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) c[r][v].store(acc + r * stride + 16 * v);
+      for (int v = 0; v < kVectors; ++v) c[r][v].store(acc + r * stride + column + 16 * v);
     }
   }
 
@@ -137,16 +139,15 @@ struct AttentionImpl {
   };
 
   /// p = q · K of a page, for its groups of sixteen positions [low, high).
-  template <class T>
+  template <KvType kType>
   static void score_page(Group& g, int page, int low, int high) {
     const AttentionBlock& b = g.block;
     const float* q = b.q + g.first * b.k_dim;
-    const T* keys = reinterpret_cast<const T*>(b.pages[page].keys);
-    const T* ahead = reinterpret_cast<const T*>((page + 1 < b.n_pages ? b.pages[page + 1] : b.next).keys);
+    const std::byte* keys = b.pages[page].keys;
+    const std::byte* ahead = (page + 1 < b.n_pages ? b.pages[page + 1] : b.next).keys;
     for (int v = low; v < high; v += kMaxVectors) {
       with_sizes(g.n_rows, high - v, [&](auto rows, auto vectors) {
-        score<T, rows(), vectors()>(q, b.k_dim, keys + 16 * v, ahead == nullptr ? nullptr : ahead + 16 * v,
-                                    g.p[page] + 16 * v);
+        score<kType, rows(), vectors()>(q, b.k_dim, keys, ahead, v, g.p[page]);
       });
     }
   }
@@ -215,18 +216,18 @@ struct AttentionImpl {
   }
 
   /// acc = acc · alpha + p · V for `n_rows` rows from `r` on, over slots [from, to).
-  template <class T>
+  template <KvType kType>
   static void weigh_rows(Group& g, int page, int r, int n_rows, int64_t from, int64_t to) {
     const AttentionBlock& b = g.block;
-    const T* values = reinterpret_cast<const T*>(b.pages[page].values) + from * b.v_stride;
-    const T* ahead = reinterpret_cast<const T*>((page + 1 < b.n_pages ? b.pages[page + 1] : b.next).values);
-    const float* p = g.p[page] + r * kPageTokens + from;
+    const std::byte* values = b.pages[page].values;
+    const std::byte* ahead = (page + 1 < b.n_pages ? b.pages[page + 1] : b.next).values;
+    const float* p = g.p[page] + r * kPageTokens;
     float* acc = b.state.acc + (g.first + r) * b.v_stride;
     for (int64_t column = 0; column < b.v_stride; column += 16 * kMaxVectors) {
       const auto left = static_cast<int>((b.v_stride - column) / 16);
       with_sizes(n_rows, left, [&](auto rows, auto vectors) {
-        weigh<T, rows(), vectors()>(p, g.alpha[page] + r, values + column, b.v_stride, to - from,
-                                    ahead == nullptr ? nullptr : ahead + column, acc + column);
+        weigh<kType, rows(), vectors()>(p, g.alpha[page] + r, values, ahead, b.v_stride, from, to, column,
+                                        acc);
       });
     }
   }
@@ -234,39 +235,39 @@ struct AttentionImpl {
   /// A row never touches a slot that it doesn't see, not even with a weight of zero: the slot may hold a NaN,
   /// or a later token's values. So rows go together over the slots that all see, [from, to), and alone before
   /// and after.
-  template <class T>
+  template <KvType kType>
   static void weigh_page_partly(Group& g, int64_t from, int64_t to) {
     if (from >= to) {
-      for (int r = 0; r < g.n_rows; ++r) weigh_rows<T>(g, 0, r, 1, g.begin(r), g.end(r));
+      for (int r = 0; r < g.n_rows; ++r) weigh_rows<kType>(g, 0, r, 1, g.begin(r), g.end(r));
       return;
     }
     for (int r = 0; r < g.n_rows; ++r) {
       if (g.begin(r) == from) continue;
-      weigh_rows<T>(g, 0, r, 1, g.begin(r), from);
+      weigh_rows<kType>(g, 0, r, 1, g.begin(r), from);
       g.alpha[0][r] = 1.0F;
     }
-    weigh_rows<T>(g, 0, 0, g.n_rows, from, to);
+    weigh_rows<kType>(g, 0, 0, g.n_rows, from, to);
     for (int r = 0; r < g.n_rows; ++r) {
       g.alpha[0][r] = 1.0F;
-      if (g.end(r) > to) weigh_rows<T>(g, 0, r, 1, to, g.end(r));
+      if (g.end(r) > to) weigh_rows<kType>(g, 0, r, 1, to, g.end(r));
     }
   }
 
-  template <class T>
+  template <KvType kType>
   static void block(const AttentionBlock& b) {
     for (int64_t first = 0; first < b.n_rows; first += kMaxRows) {
       Group g(b, first);
       const Seen seen = g.seen();
       if (seen.all_begin == 0 && seen.all_end == kPageTokens) {
-        for (int page = 0; page < b.n_pages; ++page) score_page<T>(g, page, 0, kPageVectors);
+        for (int page = 0; page < b.n_pages; ++page) score_page<kType>(g, page, 0, kPageVectors);
         softmax_pages<true>(g, 0, kPageVectors);
-        for (int page = 0; page < b.n_pages; ++page) weigh_rows<T>(g, page, 0, g.n_rows, 0, kPageTokens);
+        for (int page = 0; page < b.n_pages; ++page) weigh_rows<kType>(g, page, 0, g.n_rows, 0, kPageTokens);
       } else {
         const int low = seen.any_begin / 16;
         const int high = (seen.any_end + 15) / 16;
-        score_page<T>(g, 0, low, high);
+        score_page<kType>(g, 0, low, high);
         softmax_pages<false>(g, low, high);
-        weigh_page_partly<T>(g, seen.all_begin, seen.all_end);
+        weigh_page_partly<kType>(g, seen.all_begin, seen.all_end);
       }
     }
   }
@@ -296,8 +297,12 @@ struct AttentionImpl {
 template <class Tag>
 const AttentionKernels& attention_kernels_of() {
   using Impl = AttentionImpl<Tag>;
-  static constexpr AttentionKernels kTable = {Impl::template block<uint16_t>, Impl::template block<float>,
-                                              Impl::scale, Impl::sum_lanes, Impl::merge};
+  static constexpr AttentionKernels kTable = {
+      {Impl::template block<KvType::f16>, Impl::template block<KvType::f32>,
+       Impl::template block<KvType::q8_0>, Impl::template block<KvType::q4_0>},
+      Impl::scale,
+      Impl::sum_lanes,
+      Impl::merge};
   return kTable;
 }
 

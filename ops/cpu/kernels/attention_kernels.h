@@ -36,8 +36,7 @@ struct AttentionBlock {
 };
 
 struct AttentionKernels {
-  void (*block_f16)(const AttentionBlock& block);
-  void (*block_f32)(const AttentionBlock& block);
+  void (*block[kCacheTypeNames.size()])(const AttentionBlock& block);  ///< by KvType
   void (*scale)(const float* x, int64_t n, float factor, float* out);
   float (*sum_lanes)(const float* lanes);  // (16)
   /// Adds a row's partial result to what earlier spans gave. acc, part: (n), n a multiple of 16.

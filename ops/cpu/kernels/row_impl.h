@@ -4,6 +4,7 @@
 #pragma once
 
 #include "ops/core/fixed_point.h"
+#include "ops/cpu/kernels/kv_blocks.h"
 #include "ops/cpu/kernels/row_kernels.h"
 #include "ops/cpu/kernels/vector_math.h"
 #include "ops/cpu/simd.h"
@@ -188,10 +189,10 @@ struct RowImpl {
 template <class Tag>
 const RowKernels& row_kernels_of() {
   using Impl = RowImpl<Tag>;
-  static constexpr RowKernels kTable = {Impl::all_finite,    Impl::to_f16,   Impl::rms_norm, Impl::add_slots,
-                                        Impl::reduce_floats, Impl::rope,     Impl::swiglu,   Impl::geglu,
-                                        Impl::scale,         Impl::soft_cap, Impl::add,      Impl::add_scaled,
-                                        Impl::exp_minus};
+  static constexpr RowKernels kTable = {
+      Impl::all_finite, Impl::to_f16,        to_q8_0<Tag>, to_q4_0<Tag>,     Impl::rms_norm,
+      Impl::add_slots,  Impl::reduce_floats, Impl::rope,   Impl::swiglu,     Impl::geglu,
+      Impl::scale,      Impl::soft_cap,      Impl::add,    Impl::add_scaled, Impl::exp_minus};
   return kTable;
 }
 

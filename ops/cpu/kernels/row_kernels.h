@@ -16,6 +16,10 @@ namespace tandem {
 struct RowKernels {
   bool (*all_finite)(const float* x, int64_t n);
   bool (*to_f16)(const float* x, int64_t n, uint16_t* out);  ///< false where a half is not finite
+  /// A block of n <= 32 values: its half scale, and 32 (q8_0) or 16 (q4_0) bytes of codes, those of the
+  /// values that are missing being zeros'. False where the scale or a value is not finite.
+  bool (*to_q8_0)(const float* x, int n, uint16_t* scale, uint8_t* codes);
+  bool (*to_q4_0)(const float* x, int n, uint16_t* scale, uint8_t* codes);
   bool (*rms_norm)(const float* x, const float* weight, int64_t n, float eps, float* out);
   void (*add_slots)(const int64_t* const* slots, int n_ranks, int64_t offset, int64_t n, const float* bias,
                     float* out);  ///< out[i] = from_fixed_point(Σ_ranks slots[rank][offset + i]) + bias[i]

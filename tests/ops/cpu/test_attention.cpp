@@ -6,13 +6,15 @@
 
 #include <algorithm>
 #include <array>
-#include <iterator>
+#include <limits>
 #include <numeric>
+#include <string>
 
 #include "ops/core/range.h"
 #include "ops/cpu/simd_generic.h"
 #include "ops/ref/attention.h"
 #include "tests/ops/cpu/compare.h"
+#include "tests/ops/cpu/stored_rows.h"
 
 namespace tandem {
 namespace {
@@ -125,11 +127,12 @@ std::vector<float> run(const Rows& rows, const Options& o) {
   return out;
 }
 
-/// The truth for some positions' rows. With f16, of the rounded keys and values.
+/// The truth for some positions' rows, of the keys and values as the cache keeps them.
 std::vector<double> truth(const Rows& rows, const Options& o, std::span<const int64_t> positions) {
   const Shape& s = rows.shape;
-  const auto stored = [&](float x) -> double {
-    return o.type == KvType::f16 ? f16_bits_to_float(float_to_f16_bits(x)) : x;
+  const auto add_stored = [&](auto row, int64_t n, std::vector<double>& to) {
+    const std::vector<double> stored = test::stored_row({row, row + n}, o.type);
+    to.insert(to.end(), stored.begin(), stored.end());
   };
   std::vector<double> out;
   const std::vector<int32_t> map = kv_of_head(s);
@@ -141,8 +144,8 @@ std::vector<double> truth(const Rows& rows, const Options& o, std::span<const in
     for (int64_t i = 0; i < rows.n; ++i) {
       const auto k = rows.k.begin() + (i * s.n_kv_heads + kv) * s.k_dim;
       const auto v = rows.v.begin() + (i * s.n_kv_heads + kv) * s.v_dim;
-      std::transform(k, k + s.k_dim, std::back_inserter(keys), stored);
-      std::transform(v, v + s.v_dim, std::back_inserter(values), stored);
+      add_stored(k, s.k_dim, keys);
+      add_stored(v, s.v_dim, values);
     }
   }
   for (const int64_t p : positions) {
@@ -170,12 +173,13 @@ std::vector<float> pick(const Rows& rows, const std::vector<float>& out, std::sp
 
 constexpr std::array<Shape, 6> kShapes = {
     {{9, 3, 64, 64}, {5, 2, 64, 64}, {4, 1, 256, 256}, {8, 2, 128, 128}, {7, 7, 40, 20}, {60, 1, 36, 32}}};
+constexpr std::array<KvType, 4> kTypes = {KvType::f16, KvType::f32, KvType::q8_0, KvType::q4_0};
 constexpr std::array<int64_t, 10> kEdges = {0, 1, 62, 63, 64, 127, 128, 511, 512, 599};
 
 TEST(Attention, MatchesTheTruth) {
   for (const Shape& shape : kShapes) {
     const Rows rows(shape, 600, 1);
-    for (const KvType type : {KvType::f16, KvType::f32}) {
+    for (const KvType type : kTypes) {
       for (const float cap : {0.0F, 3.0F}) {
         Options o;
         o.type = type;
@@ -197,15 +201,49 @@ TEST(Attention, TheComparerSeesAForgottenPosition) {
   EXPECT_GT(nmse(pick(rows, run(rows, o), last), right), 1e-9);
 }
 
-TEST(Attention, F16RoundingIsSmallAndThere) {
+TEST(Attention, RoundingIsSmallAndThere) {
+  struct Bounds {
+    KvType type;
+    double low, high;
+  };
   const Rows rows(kShapes[0], 300, 3);
-  Options o;
-  const std::vector<float> half = run(rows, o);
-  o.type = KvType::f32;
-  const std::vector<float> full = run(rows, o);
-  const double error = nmse(half, test::as_doubles(full));
-  EXPECT_GT(error, 1e-9);
-  EXPECT_LT(error, 1e-6);
+  const auto out_of = [&](KvType type) {
+    Options o;
+    o.type = type;
+    return run(rows, o);
+  };
+  const std::vector<double> full = test::as_doubles(out_of(KvType::f32));
+  for (const Bounds& b : {Bounds{KvType::f16, 1e-9, 1e-6}, Bounds{KvType::q8_0, 1e-6, 3e-4},
+                          Bounds{KvType::q4_0, 1e-3, 1e-1}}) {
+    const double error = nmse(out_of(b.type), full);
+    EXPECT_GT(error, b.low) << cache_type_name(b.type);
+    EXPECT_LT(error, b.high) << cache_type_name(b.type);
+  }
+}
+
+/// A block's values are exact floats, so an f32 cache that holds them gives the same bits.
+TEST(Attention, AQuantisedCacheIsAnF32CacheOfItsValues) {
+  for (const Shape& shape : kShapes) {
+    const Rows rows(shape, 130, 21);
+    for (const KvType type : {KvType::q8_0, KvType::q4_0}) {
+      Rows stored = rows;
+      const auto round_heads = [&](std::vector<float>& x, int64_t width) {
+        for (auto head = x.begin(); head != x.end(); head += width) {
+          const std::vector<double> values = test::stored_row({head, head + width}, type);
+          std::copy(values.begin(), values.end(), head);
+        }
+      };
+      round_heads(stored.k, shape.k_dim);
+      round_heads(stored.v, shape.v_dim);
+      Options o;
+      o.window = 67;
+      o.type = type;
+      const std::vector<float> quantised = run(rows, o);
+      o.type = KvType::f32;
+      EXPECT_TRUE(same_bits(quantised, run(stored, o))) << cache_type_name(type) << ' ' << shape.k_dim;
+      EXPECT_FALSE(same_bits(quantised, run(rows, o)));
+    }
+  }
 }
 
 TEST(Attention, WindowsEndWhereTheySay) {
@@ -232,7 +270,7 @@ TEST(Attention, AWindowThatHidesNothingIsNoWindow) {
 void expect_same_bits_however_run(const Shape& shape, int64_t n, std::span<const Isa> sets) {
   const Rows rows(shape, n, 6);
   for (const int64_t window : {int64_t{0}, int64_t{66}}) {
-    for (const KvType type : {KvType::f16, KvType::f32}) {
+    for (const KvType type : kTypes) {
       Options o;
       o.window = window;
       o.type = type;
@@ -262,10 +300,11 @@ TEST(Attention, SameBitsBeyondASpan) {
     expect_same_bits_however_run(kShapes[i], 600, supported_isas().subspan(1));
 }
 
-TEST(Attention, LongDecodeSharesSpansAndKeepsTheBits) {
-  const Rows rows({3, 1, 64, 64}, 5000, 7);
+/// A few tokens deep in a context, whose spans threads share, against the same rows of a prompt.
+void expect_shared_spans(const Rows& rows, KvType type) {
   Options o;
-  o.first = 4997;
+  o.type = type;
+  o.first = rows.n - 3;
   o.chunk = 1;
   const std::vector<float> one = run(rows, o);
   for (const int n_threads : {2, 3, 4}) {
@@ -278,6 +317,11 @@ TEST(Attention, LongDecodeSharesSpansAndKeepsTheBits) {
   o.chunk = 512;
   const std::vector<float> prompt = run(rows, o);
   EXPECT_TRUE(same_bits(one, std::span(prompt).subspan(prompt.size() - one.size())));
+}
+
+TEST(Attention, LongDecodeSharesSpansAndKeepsTheBits) {
+  const Rows rows({3, 1, 64, 64}, 5000, 7);
+  for (const KvType type : {KvType::f16, KvType::q8_0, KvType::q4_0}) expect_shared_spans(rows, type);
 }
 
 /// A rank that has some of the heads gets the bits of the rank that has them all.
@@ -303,11 +347,17 @@ TEST(Attention, HeadsDoNotDependOnTheirNeighbours) {
 }
 
 /// Sequences in one call: in any order, at any depths, a prompt chunk among single tokens.
-TEST(Attention, SequencesInOneCallGetTheBitsTheyGetAlone) {
+class AttentionOfType : public ::testing::TestWithParam<KvType> {};
+INSTANTIATE_TEST_SUITE_P(Types, AttentionOfType, ::testing::ValuesIn(kTypes),
+                         [](const auto& param) { return std::string(cache_type_name(param.param)); });
+
+TEST_P(AttentionOfType, SequencesInOneCallGetTheBitsTheyGetAlone) {
+  Options options;
+  options.type = GetParam();
   const Shape shape{9, 3, 64, 64};
   const std::array<int64_t, 4> lengths = {1, 64, 65, 700};
   std::vector<Rows> sequences;
-  KvCache cache = poisoned_cache(shape, KvType::f16, 40);
+  KvCache cache = poisoned_cache(shape, options.type, 40);
   std::vector<std::vector<int32_t>> pages;
   std::vector<int32_t> free_pages = page_table(40, 13);
   for (const int64_t n : lengths) {
@@ -336,7 +386,7 @@ TEST(Attention, SequencesInOneCallGetTheBitsTheyGetAlone) {
     attend({&cache, 1, tokens, tables, heads, q.data(), kWidth, out.data(), kWidth, scale_of(shape), 0.0F, 0},
            scratch, pool);
     for (size_t i = 0; i < tokens.size(); ++i) {
-      const std::vector<float> alone = run(sequences[static_cast<size_t>(tokens[i].sequence)], {});
+      const std::vector<float> alone = run(sequences[static_cast<size_t>(tokens[i].sequence)], options);
       EXPECT_TRUE(
           same_bits(std::span(out).subspan(i * kWidth, kWidth),
                     std::span(alone).subspan(static_cast<size_t>(tokens[i].position) * kWidth, kWidth)))
@@ -346,13 +396,16 @@ TEST(Attention, SequencesInOneCallGetTheBitsTheyGetAlone) {
 }
 
 /// Later tokens' values must not leak, even where they are infinite in the cache.
-TEST(Attention, ALaterInfinityDoesNotReachEarlierTokens) {
+TEST_P(AttentionOfType, ALaterInfinityDoesNotReachEarlierTokens) {
+  Options options;
+  options.type = GetParam();
   Rows rows({3, 1, 64, 64}, 80, 15);
-  const std::vector<float> before = run(rows, {});
+  const std::vector<float> before = run(rows, options);
   const Shape& s = rows.shape;
-  KvCache cache = poisoned_cache(s, KvType::f16, 2);
+  KvCache cache = poisoned_cache(s, options.type, 2);
   const std::vector<int32_t> pages = {0, 1};
-  for (int64_t d = 0; d < 64; ++d) rows.k[79 * 64 + d] = rows.v[79 * 64 + d] = 1e30F;
+  const float too_large = options.type == KvType::f32 ? std::numeric_limits<float>::infinity() : 1e30F;
+  for (int64_t d = 0; d < 64; ++d) rows.k[79 * 64 + d] = rows.v[79 * 64 + d] = too_large;
   for (int64_t p = 0; p < 80; ++p) EXPECT_EQ(append_row(cache, rows, pages, p), p != 79);
   std::vector<AttentionToken> tokens;
   for (int32_t p = 0; p < 80; ++p) tokens.push_back({p, 0});
@@ -365,33 +418,6 @@ TEST(Attention, ALaterInfinityDoesNotReachEarlierTokens) {
          scratch, pool);
   EXPECT_TRUE(same_bits({before.data(), 79 * 192}, {out.data(), 79 * 192}));
   EXPECT_FALSE(std::isfinite(out[79 * 192]));
-}
-
-TEST(KvCache, BytesAPageAndCopyOnWrite) {
-  const std::array<KvLayerShape, 2> layers = {KvLayerShape{3, 64, 64}, KvLayerShape{0, 64, 64}};
-  EXPECT_EQ(KvCache::bytes_per_page(layers, KvType::f16), 3U * 2 * 64 * 64 * 2);
-  EXPECT_EQ(KvCache::bytes_per_page(layers, KvType::f32), 3U * 2 * 64 * 64 * 4);
-  const Rows rows({3, 3, 40, 20}, 64, 17);
-  for (const KvType type : {KvType::f16, KvType::f32}) {
-    KvCache cache = poisoned_cache(rows.shape, type, 2);
-    const std::vector<int32_t> pages = {0};
-    for (int64_t p = 0; p < 30; ++p) ASSERT_TRUE(append_row(cache, rows, pages, p));
-    cache.copy_page(0, 1, 30);
-    const std::array<AttentionToken, 1> tokens = {AttentionToken{29, 0}};
-    std::vector<std::vector<float>> outs;
-    for (const int32_t page : {0, 1}) {
-      const std::vector<int32_t> table = {page};
-      const std::array<std::span<const int32_t>, 1> tables = {table};
-      const std::vector<int32_t> heads = kv_of_head(rows.shape);
-      auto& out = outs.emplace_back(60);
-      ThreadPool pool(1);
-      AttentionScratch scratch;
-      attend({&cache, 1, tokens, tables, heads, rows.q.data(), 120, out.data(), 60, 1.0F, 0.0F, 0}, scratch,
-             pool);
-    }
-    EXPECT_TRUE(same_bits(outs[0], outs[1]));
-    EXPECT_TRUE(std::isfinite(outs[0][0]));
-  }
 }
 
 }  // namespace

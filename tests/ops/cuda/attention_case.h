@@ -17,6 +17,8 @@
 namespace tandem::cuda {
 
 inline constexpr double kEps = 1e-5;
+inline constexpr CudaKvType kHalvesAndCodes[] = {CudaKvType::f16, CudaKvType::q8_0, CudaKvType::q4_0};
+inline constexpr CudaKvType kCodes[] = {CudaKvType::q8_0, CudaKvType::q4_0};
 
 /// One sequence's part of a step: its new tokens begin at `first`.
 struct Part {
@@ -72,36 +74,72 @@ inline std::vector<double> frequencies(int32_t n_rot) {
   return f;
 }
 
-/// A row as the cache keeps it. codes, scales: where they lie in a plane, or null.
-inline std::vector<double> rounded(const std::vector<double>& row, CudaKvType type,
-                                   std::byte* plane = nullptr, int slot = 0) {
-  std::vector<double> out;
-  const size_t dim = row.size();
-  const size_t groups = (dim + 31) / 32;
-  for (size_t g = 0; g < groups; ++g) {
-    const size_t end = std::min(dim, 32 * (g + 1));
-    float amax = 0;
-    for (size_t i = 32 * g; i < end; ++i) amax = std::max(amax, std::fabs(static_cast<float>(row[i])));
-    const uint16_t d = float_to_f16_bits(amax / 127.0F);
-    if (type == CudaKvType::q8_0 && plane != nullptr)
-      std::memcpy(plane + kPageTokens * dim + 2 * (static_cast<size_t>(slot) * groups + g), &d, 2);
-    for (size_t i = 32 * g; i < end; ++i) {
-      const auto x = static_cast<float>(row[i]);
-      const size_t at = static_cast<size_t>(slot) * dim + i;
-      if (type == CudaKvType::f32) {
-        if (plane != nullptr) std::memcpy(plane + 4 * at, &x, 4);
-        out.push_back(static_cast<double>(x));
-      } else if (type == CudaKvType::f16) {
-        const uint16_t h = float_to_f16_bits(x);
-        if (plane != nullptr) std::memcpy(plane + 2 * at, &h, 2);
-        out.push_back(static_cast<double>(f16_bits_to_float(h)));
-      } else {
-        const auto q = static_cast<int8_t>(std::lrintf(x * (127.0F / amax)));
-        if (plane != nullptr) std::memcpy(plane + at, &q, 1);
-        out.push_back(static_cast<double>(f16_bits_to_float(d)) * q);
-      }
+inline float value_of_largest_magnitude(const float* x, size_t n) {
+  return *std::max_element(x, x + n, [](float a, float b) { return std::fabs(a) < std::fabs(b); });
+}
+
+/// The codes of a group of at most 32 values, and their scale: a half.
+inline std::vector<int> codes_of(const float* x, size_t n, CudaKvType type, uint16_t& scale) {
+  const float top = value_of_largest_magnitude(x, n);
+  const float d = type == CudaKvType::q8_0 ? std::fabs(top) / 127.0F : top / -8.0F;
+  scale = float_to_f16_bits(d);
+  std::vector<int> codes;
+  for (size_t i = 0; i < n; ++i) {
+    if (type == CudaKvType::q8_0) {
+      codes.push_back(static_cast<int>(std::lrintf(x[i] * (127.0F / std::fabs(top)))));
+    } else {
+      const float inverse = 1.0F / d;
+      codes.push_back(std::min(15, static_cast<int>(std::floor(x[i] * inverse + 8.5F))) - 8);
     }
   }
+  return codes;
+}
+
+/// Puts a code to element `i` of a row. q4_0: byte j of four holds element j and element j + 4 of eight.
+inline void put_code(std::byte* row, CudaKvType type, size_t i, int code) {
+  if (type == CudaKvType::q8_0) {
+    row[i] = static_cast<std::byte>(code);
+    return;
+  }
+  std::byte& pair = row[i / 8 * 4 + i % 4];
+  const auto nibble = static_cast<std::byte>(code + 8);
+  pair = i % 8 < 4 ? (pair & std::byte{0xf0}) | nibble : (pair & std::byte{0x0f}) | nibble << 4;
+}
+
+/// A row of codes as the cache keeps it. plane: where it is stored too, or null
+inline std::vector<double> rounded_to_codes(const std::vector<float>& row, CudaKvType type, std::byte* plane,
+                                            size_t slot) {
+  std::vector<double> out;
+  const size_t groups = (row.size() + 31) / 32;
+  const auto row_bytes = static_cast<size_t>(kv_row_bytes(type, static_cast<int>(row.size())));
+  for (size_t g = 0; g < groups; ++g) {
+    uint16_t d = 0;
+    const std::vector<int> codes =
+        codes_of(row.data() + 32 * g, std::min<size_t>(32, row.size() - 32 * g), type, d);
+    if (plane != nullptr) std::memcpy(plane + kPageTokens * row_bytes + 2 * (slot * groups + g), &d, 2);
+    for (size_t i = 0; i < codes.size(); ++i) {
+      if (plane != nullptr) put_code(plane + slot * row_bytes, type, 32 * g + i, codes[i]);
+      out.push_back(static_cast<double>(f16_bits_to_float(d)) * codes[i]);
+    }
+  }
+  return out;
+}
+
+/// A row as the cache keeps it. plane: where it is stored too, or null
+inline std::vector<double> rounded(const std::vector<double>& row, CudaKvType type,
+                                   std::byte* plane = nullptr, int slot = 0) {
+  const std::vector<float> floats(row.begin(), row.end());
+  const auto at = static_cast<size_t>(slot);
+  if (is_coded(type)) return rounded_to_codes(floats, type, plane, at);
+  std::vector<uint16_t> halves;
+  for (const float x : floats) halves.push_back(float_to_f16_bits(x));
+  const bool is_half = type == CudaKvType::f16;
+  const void* stored = is_half ? static_cast<const void*>(halves.data()) : floats.data();
+  const size_t bytes = row.size() * (is_half ? 2 : 4);
+  if (plane != nullptr) std::memcpy(plane + at * bytes, stored, bytes);
+  if (!is_half) return {floats.begin(), floats.end()};
+  std::vector<double> out;
+  for (const uint16_t h : halves) out.push_back(static_cast<double>(f16_bits_to_float(h)));
   return out;
 }
 

@@ -17,6 +17,7 @@ double nmse(const std::vector<float>& a, const std::vector<double>& b) {
 
 double tolerance(const Case& c) {
   if (c.type == CudaKvType::f32) return 1e-9;
+  if (c.type == CudaKvType::q4_0) return 1e-5;  // that one's last bit is an eighth of its group's largest
   return 1e-6;  // weights of attention are halves; a key that is rounded otherwise is one half's last bit
 }
 
@@ -35,7 +36,7 @@ void expect_appended(const Case& c, const Host& host, const Outcome& got) {
   view.head_bytes = 2 * KvView::plane_bytes(c.type, c.head_dim);
   view.n_kv_heads = c.n_kv();
   view.data = expected.image.data();
-  const int64_t elements = c.type == CudaKvType::f32 ? 4 : c.type == CudaKvType::f16 ? 2 : 1;
+  const int64_t row_bytes = kv_row_bytes(c.type, c.head_dim);
   for (int64_t token = 0; token < c.n_tokens(); ++token) {
     const int32_t p = host.positions[static_cast<size_t>(token)];
     const int64_t page = host.pages[static_cast<size_t>(
@@ -44,11 +45,11 @@ void expect_appended(const Case& c, const Host& host, const Outcome& got) {
       const int64_t at = (token * c.n_kv() + kv) * c.head_dim;
       const std::vector<double> value(host.appended_v.begin() + at,
                                       host.appended_v.begin() + at + c.head_dim);
-      const std::byte* row = view.values(page, kv) + p % kPageTokens * c.head_dim * elements;
+      const std::byte* row = view.values(page, kv) + p % kPageTokens * row_bytes;
       const auto offset = row - expected.image.data();
       rounded(value, c.type, view.values(page, kv), p % kPageTokens);
-      if (c.type == CudaKvType::q8_0) continue;  // rounding twice may move a scale; outputs are compared
-      EXPECT_EQ(std::memcmp(row, got.image.data() + offset, static_cast<size_t>(c.head_dim * elements)), 0)
+      if (is_coded(c.type)) continue;  // rounding twice may move a scale; outputs are compared
+      EXPECT_EQ(std::memcmp(row, got.image.data() + offset, static_cast<size_t>(row_bytes)), 0)
           << "value of token " << token << " " << name_of(c);
     }
   }
@@ -115,9 +116,10 @@ TEST_F(CudaAttention, EveryGroup) {
       c.head_dim = dim;
       c.kv_of_head = heads;
       c.parts = {{300, 1}};
-      expect_right(c);
-      c.type = CudaKvType::q8_0;
-      expect_right(c);
+      for (const CudaKvType type : kHalvesAndCodes) {
+        c.type = type;
+        expect_right(c);
+      }
     }
   }
 }
@@ -128,9 +130,10 @@ TEST_F(CudaAttention, PiecesOfManyPages) {
     c.head_dim = dim;
     c.kv_of_head = groups(8, dim == 64 ? 10 : 2);
     c.parts = {{4096, 1}, {5555, 1}};
-    expect_right(c);
-    c.type = CudaKvType::q8_0;
-    expect_right(c);
+    for (const CudaKvType type : kHalvesAndCodes) {
+      c.type = type;
+      expect_right(c);
+    }
   }
   Case one;
   one.kv_of_head = groups(1, 4);
@@ -156,8 +159,8 @@ TEST_F(CudaAttention, EveryNumberOfSequences) {
 }
 
 TEST_F(CudaAttention, EveryCacheType) {
-  for (const CudaKvType type : {CudaKvType::f32, CudaKvType::f16, CudaKvType::q8_0}) {
-    for (const int32_t dim : {64, 80, 128, 256}) {
+  for (const CudaKvType type : {CudaKvType::f32, CudaKvType::f16, CudaKvType::q8_0, CudaKvType::q4_0}) {
+    for (const int32_t dim : {20, 64, 80, 96, 112, 128, 256}) {
       for (const bool together : {false, true}) {
         Case c;
         c.head_dim = dim;
@@ -244,6 +247,11 @@ TEST_F(CudaAttention, CodesWhoseValuesAreNoHalves) {
       c.v_size = v;
       c.parts = {{400, 1}, {9, 1}};
       expect_right(c);
+      c.type = CudaKvType::q4_0;  // scales of both signs, some beyond what halves times 8 hold
+      c.q_size = 10.0F / k;
+      c.k_size = 0.1F * k;
+      c.v_size = 0.1F * v;
+      expect_right(c);
     }
   }
 }
@@ -283,8 +291,9 @@ std::vector<float> rows_of(const Case& c, const Outcome& got, int64_t token) {
 }
 
 TEST_F(CudaAttention, ARowsBitsDependOnItsSequenceAlone) {
-  for (const auto& [dim, type] : {std::pair{64, CudaKvType::f16}, std::pair{112, CudaKvType::f16},
-                                  std::pair{128, CudaKvType::f16}, std::pair{128, CudaKvType::q8_0}}) {
+  for (const auto& [dim, type] :
+       {std::pair{64, CudaKvType::f16}, std::pair{112, CudaKvType::f16}, std::pair{128, CudaKvType::f16},
+        std::pair{128, CudaKvType::q8_0}, std::pair{128, CudaKvType::q4_0}}) {
     Case alone;
     alone.head_dim = dim;
     alone.type = type;
@@ -364,10 +373,14 @@ TEST_F(CudaAttention, ValuesThatAreNotFiniteAreTold) {
           EXPECT_EQ(run(c, host).not_finite, 1U) << bad << " in " << which << " " << name_of(c);
         }
       }
-      c.type = CudaKvType::f32;
-      Host host = make_host(c);
-      host.v[17] = 1e5F;
-      EXPECT_EQ(run(c, host).not_finite, 0U);
+      for (const CudaKvType type : {CudaKvType::f32, CudaKvType::q8_0, CudaKvType::q4_0}) {
+        c.type = type;
+        Host host = make_host(c);
+        host.v[17] = 1e5F;
+        EXPECT_EQ(run(c, host).not_finite, 0U) << name_of(c);
+        host.v[17] = -1e8F;  // above 127 · 65504
+        EXPECT_EQ(run(c, host).not_finite, is_coded(type) ? 1U : 0U) << name_of(c);
+      }
     }
   }
 }
@@ -424,6 +437,7 @@ TEST(AttentionScratchBytes, StayModest) {
   }
   EXPECT_EQ(CudaKvCache::bytes_per_page(80, 4, 128, CudaKvType::f16), size_t{80 * 4 * 2 * 64 * 128 * 2});
   EXPECT_EQ(CudaKvCache::bytes_per_page(2, 3, 80, CudaKvType::q8_0), size_t{2 * 3 * 2 * 64 * (80 + 6)});
+  EXPECT_EQ(CudaKvCache::bytes_per_page(2, 3, 80, CudaKvType::q4_0), size_t{2 * 3 * 2 * 64 * (40 + 6)});
 }
 
 }  // namespace

@@ -17,7 +17,7 @@ TEST(CudaMemory, ProductsAsPlanned) {
 }
 
 TEST(CudaMemory, CacheAsPlanned) {
-  for (const CacheType type : {CacheType::f16, CacheType::f32, CacheType::q8_0}) {
+  for (const CacheType type : {CacheType::f16, CacheType::f32, CacheType::q8_0, CacheType::q4_0}) {
     BackendShape shape;
     shape.n_layers = 3;
     shape.n_kv_heads = 5;

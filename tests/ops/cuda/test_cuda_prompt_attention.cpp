@@ -35,13 +35,22 @@ std::string name_of(const Case& c) {
 
 constexpr double kTolerance = 1e-6;  ///< queries and weights are halves
 
-void expect_right(const Case& c, double tolerance = kTolerance) {
+/// A key's code that is rounded otherwise is an eighth of its group's largest in q4_0.
+double tolerance_of(const Case& c) {
+  return c.type == CudaKvType::q4_0 ? 10 * kTolerance : kTolerance;
+}
+
+void expect_right(const Case& c, double tolerance) {
   const Host host = make_host(c);
   const Outcome got = run(c, host);
   EXPECT_LT(nmse(got.out, host.truth), tolerance) << name_of(c);
   EXPECT_TRUE(got.padding_is_zero) << name_of(c);
   EXPECT_TRUE(got.other_layers_untouched) << name_of(c);
   EXPECT_EQ(got.not_finite, 0U) << name_of(c);
+}
+
+void expect_right(const Case& c) {
+  expect_right(c, tolerance_of(c));
 }
 
 std::vector<int32_t> groups(int32_t n_kv, int32_t group) {
@@ -71,7 +80,7 @@ TEST_F(CudaPromptAttention, EveryLength) {
 }
 
 TEST_F(CudaPromptAttention, EveryHeadSizeAndCacheType) {
-  for (const CudaKvType type : {CudaKvType::f16, CudaKvType::q8_0}) {
+  for (const CudaKvType type : kHalvesAndCodes) {
     for (const int32_t dim : {64, 80, 96, 112, 128, 192, 256}) {
       for (const std::vector<Part>& parts : {std::vector<Part>{{0, 40}}, std::vector<Part>{{0, 210}},
                                              std::vector<Part>{{60, 10}, {0, 100}, {513, 2}}}) {
@@ -90,14 +99,15 @@ TEST_F(CudaPromptAttention, HeadSizesAndCachesThatGoTheTokensRoad) {
 
 TEST_F(CudaPromptAttention, DevicesWithLessSharedMemory) {
   constexpr int kBytes = 99 * 1024;
-  for (const CudaKvType type : {CudaKvType::f16, CudaKvType::q8_0}) {
+  for (const CudaKvType type : kHalvesAndCodes) {
     for (const int32_t dim : {64, 80, 96, 112, 128}) {
       Case c = prompt({{60, 40}, {300, 3}}, dim, type);
       c.kv_of_head = kUneven;
       c.shared_bytes = kBytes;
       expect_right(c);
-      const PromptKernel kernel =
-          type == CudaKvType::f16 ? prompt_attention_f16(dim, kBytes) : prompt_attention_q8(dim, kBytes);
+      const PromptKernel kernel = type == CudaKvType::f16    ? prompt_attention_f16(dim, kBytes)
+                                  : type == CudaKvType::q8_0 ? prompt_attention_q8(dim, kBytes)
+                                                             : prompt_attention_q4(dim, kBytes);
       EXPECT_NE(kernel.function, nullptr) << dim;
       EXPECT_LE(kernel.shared_bytes, kBytes) << dim;
     }
@@ -123,7 +133,7 @@ TEST_F(CudaPromptAttention, EveryGroup) {
 TEST_F(CudaPromptAttention, Windows) {
   for (const int64_t window : {1, 5, 63, 64, 65, 512, 1000}) {
     for (const int32_t dim : {64, 256}) {
-      for (const CudaKvType type : {CudaKvType::f16, CudaKvType::q8_0}) {
+      for (const CudaKvType type : kHalvesAndCodes) {
         Case c = prompt({{500, 40}, {3, 2}, {1300, 90}, {70, 1}}, dim, type);
         c.kv_of_head = groups(1, 2);
         c.window = window;
@@ -134,7 +144,7 @@ TEST_F(CudaPromptAttention, Windows) {
 }
 
 TEST_F(CudaPromptAttention, FewTokensDeepInAContext) {
-  for (const CudaKvType type : {CudaKvType::f16, CudaKvType::q8_0}) {
+  for (const CudaKvType type : kHalvesAndCodes) {
     for (const int32_t dim : {64, 80, 256}) {
       for (const int64_t window : {0, 3000}) {
         Case c = prompt({{4090, 5}, {7001, 12}, {10, 2}}, dim, type);
@@ -197,15 +207,18 @@ TEST_F(CudaPromptAttention, ScoresFarApart) {
 
 TEST_F(CudaPromptAttention, CodesWhoseValuesAreNoHalves) {
   for (const int32_t dim : {64, 80, 256}) {
-    Case c = prompt({{130, 70}}, dim, CudaKvType::q8_0);
-    c.v_size = 1e6F;
-    expect_right(c);
-    c.v_size = 1.0F;
-    c.k_size = 1e6F;
-    c.q_size = 1e-6F;
-    expect_right(c);
-    c.v_size = 1e6F;
-    expect_right(c);
+    for (const CudaKvType type : kCodes) {
+      const float large = type == CudaKvType::q8_0 ? 1e6F : 1e5F;
+      Case c = prompt({{130, 70}}, dim, type);
+      c.v_size = large;
+      expect_right(c);
+      c.v_size = 1.0F;
+      c.k_size = large;
+      c.q_size = 1.0F / large;
+      expect_right(c);
+      c.v_size = large;
+      expect_right(c);
+    }
   }
 }
 
@@ -244,7 +257,7 @@ TEST_F(CudaPromptAttention, RecordsAreWhatFillingMakes) {
 }
 
 TEST_F(CudaPromptAttention, ARowsBitsDependOnItsSequenceAlone) {
-  for (const CudaKvType type : {CudaKvType::f16, CudaKvType::q8_0}) {
+  for (const CudaKvType type : kHalvesAndCodes) {
     Case alone = prompt({{177, 90}}, 128, type);
     alone.fixed_cuts = true;
     const std::vector<float> first = run(alone, make_host(alone)).out;
@@ -274,7 +287,7 @@ TEST_F(CudaPromptAttention, TheComparerRejectsAWrongAnswer) {
 }
 
 TEST_F(CudaPromptAttention, ValuesThatAreNotFiniteAreTold) {
-  for (const CudaKvType type : {CudaKvType::f16, CudaKvType::q8_0}) {
+  for (const CudaKvType type : kHalvesAndCodes) {
     for (const float bad : {NAN, HUGE_VALF}) {
       for (const int which : {0, 1, 2}) {
         const Case c = prompt({{100, 30}}, 64, type);

@@ -1,6 +1,6 @@
 // The law of the CPU backend: a sequence's logits are the same bits at every rank count and split, alone or
 // among others, at any prompt chunking, on any pages, after a preemption, behind a prefix that another one
-// computed, for every format and family. Ranks are threads of this process.
+// computed, for every format, family and type of the cache. Ranks are threads of this process.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -10,6 +10,7 @@
 #include <map>
 #include <thread>
 
+#include "ops/core/error.h"
 #include "ops/cpu/backend.h"
 #include "runtime/engine/engine.h"
 #include "tests/support/tiny_model.h"
@@ -24,7 +25,7 @@ struct Way {
   std::vector<double> split = {};  // empty: equal
   int n_threads = 1;
   int64_t n_pages = 16;
-  bool kv_f32 = false;
+  CacheType cache_type = CacheType::f16;
   int lookahead = 0;
   bool share_prefixes = true;
 };
@@ -41,7 +42,7 @@ void with_engine(const std::string& path, const Way& way, const std::function<vo
     cpu.spin_us = 0;
     ModelCapacity capacity;
     capacity.n_pages = way.n_pages;
-    capacity.cache_type = way.kv_f32 ? CacheType::f32 : CacheType::f16;
+    capacity.cache_type = way.cache_type;
     Communicator& communicator = *communicators[static_cast<size_t>(rank)];
     Model model(file, config, split, capacity, make_cpu_backend(cpu, communicator), communicator);
     EngineOptions options;
@@ -115,13 +116,13 @@ class SameBits : public ::testing::Test {
     return path;
   }
   /// Compares many ways to run `model` with the plainest one.
-  void expect_same(const TinyModel& model, int64_t n_tokens = 70) {
+  void expect_same(const TinyModel& model, CacheType cache_type = CacheType::f16, int64_t n_tokens = 70) {
     const std::string path = write(model);
     const std::vector<int32_t> tokens = some_tokens(n_tokens, model.n_vocab, 5);
-    const Logits truth = logits_of(path, {}, tokens);
+    const Logits truth = logits_of(path, {.cache_type = cache_type}, tokens);
     ASSERT_EQ(truth.size(), tokens.size() * static_cast<size_t>(model.n_vocab));
     expect_natural(truth);
-    const std::map<std::string, Way> ways = {
+    std::map<std::string, Way> ways = {
         {"2 ranks", {.n_ranks = 2}},
         {"3 ranks", {.n_ranks = 3}},
         {"4 ranks", {.n_ranks = 4}},
@@ -131,7 +132,8 @@ class SameBits : public ::testing::Test {
         {"one token a step", {.batch_tokens = 1}},
         {"chunks of 13, 3 threads", {.batch_tokens = 13, .n_threads = 3}},
     };
-    for (const auto& [name, way] : ways) {
+    for (auto& [name, way] : ways) {
+      way.cache_type = cache_type;
       EXPECT_EQ(first_difference(truth, logits_of(path, way, tokens)), -1) << name;
     }
   }
@@ -151,6 +153,11 @@ INSTANTIATE_TEST_SUITE_P(Formats, SameBitsFormat,
                                            TensorType::q3_k, TensorType::q4_k, TensorType::q5_k,
                                            TensorType::q6_k, TensorType::iq4_nl, TensorType::iq4_xs),
                          [](const auto& param) { return std::string(type_info(param.param).name); });
+
+class SameBitsCache : public SameBits, public ::testing::WithParamInterface<CacheType> {};
+INSTANTIATE_TEST_SUITE_P(CacheTypes, SameBitsCache,
+                         ::testing::Values(CacheType::f16, CacheType::f32, CacheType::q8_0, CacheType::q4_0),
+                         [](const auto& param) { return std::string(cache_type_name(param.param)); });
 
 TEST_F(SameBits, Qwen2WithBiases) {
   TinyModel model = TinyModel::for_type(TensorType::q4_1);
@@ -175,6 +182,33 @@ TEST_F(SameBits, Experts) {
   expect_same(model);
 }
 
+/// Keys beyond what a type holds end the job, with the type's name.
+TEST_F(SameBits, WhatACacheCannotHold) {
+  struct Limit {
+    CacheType type;
+    float largest;
+  };
+  for (const Limit& limit : {Limit{CacheType::f16, 65504.0f}, Limit{CacheType::q4_0, 8 * 65504.0f},
+                             Limit{CacheType::q8_0, 127 * 65504.0f}}) {
+    TinyModel model;
+    model.architecture = "qwen2";
+    const auto tokens = some_tokens(5, model.n_vocab, 5);
+    model.key_bias = limit.largest / 2;
+    EXPECT_FALSE(logits_of(write(model), {.cache_type = limit.type}, tokens).empty());
+    model.key_bias = limit.largest * 2;
+    const std::string path = write(model);
+    EXPECT_FALSE(logits_of(path, {.cache_type = CacheType::f32}, tokens).empty());
+    try {
+      logits_of(path, {.cache_type = limit.type}, tokens);
+      ADD_FAILURE() << cache_type_name(limit.type);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::bad_data);
+      const std::string said = std::string("the ") + std::string(cache_type_name(limit.type)) + " cache";
+      EXPECT_NE(std::string(error.what()).find(said), std::string::npos) << error.what();
+    }
+  }
+}
+
 TEST_F(SameBits, OddShapesInFloat) {
   TinyModel model;
   model.n_embd = 50;
@@ -186,16 +220,34 @@ TEST_F(SameBits, OddShapesInFloat) {
   expect_same(model);
 }
 
-TEST_F(SameBits, AmongOtherSequencesAndOnOtherPages) {
+/// Heads of 48: a block and a half.
+TEST_P(SameBitsCache, AtEveryRankCountSplitAndChunking) {
+  expect_same(TinyModel::for_type(TensorType::q4_1), GetParam());
+  TinyModel model;
+  model.head_dim = 48;
+  expect_same(model, GetParam());
+}
+
+TEST_P(SameBitsCache, TheTypeShows) {
+  if (GetParam() == CacheType::f32) return;
+  const TinyModel model = TinyModel::for_type(TensorType::q4_1);
+  const std::string path = write(model);
+  const auto tokens = some_tokens(70, model.n_vocab, 5);
+  const Logits rounded = logits_of(path, {.cache_type = GetParam()}, tokens);
+  EXPECT_NE(first_difference(rounded, logits_of(path, {.cache_type = CacheType::f32}, tokens)), -1);
+}
+
+TEST_P(SameBitsCache, AmongOtherSequencesAndOnOtherPages) {
   const TinyModel model = TinyModel::for_type(TensorType::q5_k);
   const std::string path = write(model);
   const auto mine = some_tokens(150, model.n_vocab, 5);
-  const Logits truth = logits_of(path, {}, mine);
-  for (const int n_ranks : {1, 2}) {
+  const Logits truth = logits_of(path, {.cache_type = GetParam()}, mine);
+  for (const int n_ranks : {1, 2, 4}) {
     Logits before;
     Logits among;
     Logits other;
-    with_engine(path, {.n_ranks = n_ranks, .batch_tokens = 48}, [&](Engine& engine) {
+    const Way way = {.n_ranks = n_ranks, .batch_tokens = 48, .cache_type = GetParam()};
+    with_engine(path, way, [&](Engine& engine) {
       evaluate(engine, some_tokens(90, model.n_vocab, 6), other);  // takes pages first
       evaluate(engine, mine, among);
       evaluate(engine, some_tokens(33, model.n_vocab, 7), other);

@@ -115,7 +115,7 @@ TEST_F(Plan, IsWhatTheBackendHas) {
   for (const TinyModel& model : models) {
     const GgufFile file = write(model);
     for (const SplitWeights& split : splits()) {
-      for (const CacheType cache : {CacheType::f16, CacheType::f32}) {
+      for (const CacheType cache : {CacheType::f16, CacheType::f32, CacheType::q8_0, CacheType::q4_0}) {
         request_.cache_type = cache;
         const MemoryPlan plan(file, ModelConfig::from_gguf(file), split);
         EXPECT_EQ(n_wrong(plan, request_, measure(file, split, request_)), 0)
