@@ -35,6 +35,8 @@ int64_t CudaMatrix::n_segments() const {
 void CudaMatrix::put_rows(int64_t row_begin, int64_t n_rows, const std::byte* rows, size_t row_stride) {
   if (empty() || n_rows == 0) return;
   DeviceBuffer<std::byte> staging(static_cast<size_t>(n_rows) * row_stride);
+  check(cudaStreamSynchronize(
+      nullptr));  // the zeros of a matrix that was just made, which no stream of ours waits for
   const Stream stream;
   check(cudaMemcpyAsync(staging.data(), rows, staging.bytes(), cudaMemcpyHostToDevice, stream.get()));
   put_device_rows(row_begin, n_rows, staging.data(), row_stride, stream.get());

@@ -32,6 +32,7 @@ SANITIZED = [
     ("synccheck", "test_cuda_norm", "*", 1),
     ("synccheck", "test_cuda_attention", "*EveryCacheType*:*EveryHeadSize*:*Prompts*", 3),
 ]
+NO_KERNELS = {"test_cuda_memory"}  # nothing for a tool that watches kernels
 NOT_LISTED = "*"  # a program of kernels that the list doesn't know: all of it
 
 
@@ -107,7 +108,7 @@ def expect_clean(done, n=1):
 def sanitizer_checks(suite, limit_s):
     listed = list(SANITIZED)
     for name in programs_of(suite):
-        if name not in {program for _, program, _, _ in SANITIZED}:
+        if name not in NO_KERNELS | {program for _, program, _, _ in SANITIZED}:
             listed += [(tool, name, NOT_LISTED, 2) for tool in ("memcheck", "racecheck", "synccheck")]
 
     def check(tool, name, tests, n, i):

@@ -150,6 +150,7 @@ class Suite:
         start = time.monotonic()
         with tempfile.TemporaryDirectory(dir=self.scratch) as scratch:
             kept = {k: v for k, v in os.environ.items() if k in ("TANDEM_NCCL_LIBRARY",)}
+            kept["GTEST_COLOR"] = "no"  # mpirun gives its ranks a terminal
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,

@@ -132,7 +132,9 @@ class Rank {
             sampler_->logits() + row * sampler_->stride(), rows_.data() + (first + row) * vocab_.size(),
             static_cast<size_t>(vocab_.size()) * sizeof(float), cudaMemcpyDeviceToDevice, stream_.get()));
       }
-      DeviceSampler::Pass pass{&step, numbers_.data() + 1, first, n, from_all_, true, {}};
+      // What begins early holds room that the other ranks' kernels, on the same GPU, may need to answer.
+      const bool early = collective_ == nullptr;
+      DeviceSampler::Pass pass{&step, numbers_.data() + 1, first, n, from_all_, early, {}};
       pass.next_exchange = [&] { return windows(n_exchanges++); };
       sampler_->choose(pass, stream_.get());
     }
