@@ -15,9 +15,10 @@ CUTS = ((2, ()), (3, ()), (4, ()), (2, ("--split", "2,1")))  # ranks, further ar
 # Of the tiny models that have less than four heads or FFN units to deal.
 MOST_RANKS = {"gemma3": 3, "gemma3-as-27b": 2, "llama-tied-llama3": 3, "llama-yarn": 3}
 CACHES = ("f32", "f16", "q8_0", "q4_0")
-# How far logits may lie, and do at least lie, from those of an f32 cache: see distance().
+# How far logits may lie, and do at least lie, from those of an f32 cache: see distance(). That of q4_0 is so coarse
+# that other low bits in products move it by half; logits that have nothing to do with each other are 2 apart.
 TINY_ERRORS = {"f32": (0, 0), "f16": (1e-8, 2e-6), "q8_0": (1e-5, 1e-2), "q4_0": (1e-3, 0.15)}
-REAL_ERRORS = {"f32": (0, 0), "f16": (1e-6, 2e-3), "q8_0": (1e-4, 6e-3), "q4_0": (1e-2, 0.12)}
+REAL_ERRORS = {"f32": (0, 0), "f16": (1e-6, 2e-3), "q8_0": (1e-4, 6e-3), "q4_0": (1e-2, 0.4)}
 PROMPT = "The lighthouse keeper counted the ships that came home before the storm, and"
 
 
