@@ -179,7 +179,9 @@ TEST_F(DeviceCollectiveTest, by_nccl) {
   const auto collective = make_nccl_collective(comm_, why_not);
   if (!collective) {
     for (const std::string& why : comm_.gather_text(why_not)) EXPECT_EQ(why, why_not);
-    if (comm_.size() > 1) EXPECT_THROW(make_collective(CommKind::nccl, comm_, kWindowBytes), Error);
+    if (comm_.size() > 1) {
+      EXPECT_THROW(make_collective(CommKind::nccl, comm_, kWindowBytes), Error);
+    }
     GTEST_SKIP() << why_not;
   }
   check_sums(*collective, comm_);
