@@ -468,7 +468,7 @@ class Footprint(unittest.TestCase):
         job = harness.Job(command)
         self.addCleanup(job.__exit__)
         job.wait_for_ranks(max(1, ranks))
-        job.wait_for(lambda: len(job.stdout()) > 40, "text")
+        job.wait_for(lambda: len(job.stdout()) > 40, "text", 150)
         return job
 
     def test_each_byte_is_read_once(self):
