@@ -20,6 +20,17 @@
 #include "ops/cuda/mma.cuh"
 
 namespace tandem::cuda {
+
+/// How a kernel is cut: tiles a warp, warps a block, blocks a multiprocessor, segments of tokens' halves in
+/// shared memory.
+template <int kTilesIn, int kWarpsIn, int kBlocksIn, int kStagesIn = 0>
+struct BatchShape {
+  static constexpr int kTiles = kTilesIn;
+  static constexpr int kWarps = kWarpsIn;
+  static constexpr int kBlocks = kBlocksIn;
+  static constexpr int kStages = kStagesIn;
+};
+
 namespace device {
 
 /// From one token's halves of a segment to the next's: 64 modulo 128 bytes, so that lanes' 16 bytes don't
@@ -43,18 +54,6 @@ __device__ inline void await_copies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kLeft) : "memory");
 #endif
 }
-
-/// How a kernel is cut: tiles a warp, warps a block, blocks a multiprocessor, segments of tokens' halves in
-/// shared memory.
-}  // namespace device
-template <int kTilesIn, int kWarpsIn, int kBlocksIn, int kStagesIn = 0>
-struct BatchShape {
-  static constexpr int kTiles = kTilesIn;
-  static constexpr int kWarps = kWarpsIn;
-  static constexpr int kBlocks = kBlocksIn;
-  static constexpr int kStages = kStagesIn;
-};
-namespace device {
 
 /// Where a warp's kTiles tiles are: one half gate's and one half up's, or all in a row.
 template <int kTiles, int kWarps>
@@ -108,6 +107,16 @@ struct BatchUnits {
 template <int kTiles, int kTokenTiles>
 using BatchSums = float[kTiles / 2][kTokenTiles][4];
 
+/// acc of token tile j += a word of each of the warp's tiles × four columns' halves.
+template <int kTiles, int kTokenTiles>
+__device__ inline void multiply_word(const HalfWord (&words)[kTiles], uint32_t low, uint32_t high,
+                                     float (&acc)[kTiles / 2][kTokenTiles][4], int j) {
+#pragma unroll
+  for (int m = 0; m < kTiles / 2; ++m)
+    mma(acc[m][j], bits_of(words[2 * m].low), bits_of(words[2 * m + 1].low), bits_of(words[2 * m].high),
+        bits_of(words[2 * m + 1].high), low, high);
+}
+
 /// acc += the warp's weights of a segment × the tokens' halves. halves(j, i): those of token tile j and the
 /// columns 8 i … 8 i + 7 of each quarter that are this lane's.
 template <QuantFormat F, int kTiles, int kTokenTiles, class Halves>
@@ -134,19 +143,9 @@ __device__ inline void multiply_segment(const Lane<F> (&lanes)[kTiles], int lane
 #pragma unroll
       for (int j = 0; j < kAtOnce; ++j) b[j] = halves(begin + j, i);
 #pragma unroll
-      for (int j = 0; j < kAtOnce; ++j) {
+      for (int j = 0; j < kAtOnce; ++j) multiply_word<kTiles>(first, b[j].x, b[j].y, acc, begin + j);
 #pragma unroll
-        for (int m = 0; m < kTiles / 2; ++m)
-          mma(acc[m][begin + j], bits_of(first[2 * m].low), bits_of(first[2 * m + 1].low),
-              bits_of(first[2 * m].high), bits_of(first[2 * m + 1].high), b[j].x, b[j].y);
-      }
-#pragma unroll
-      for (int j = 0; j < kAtOnce; ++j) {
-#pragma unroll
-        for (int m = 0; m < kTiles / 2; ++m)
-          mma(acc[m][begin + j], bits_of(second[2 * m].low), bits_of(second[2 * m + 1].low),
-              bits_of(second[2 * m].high), bits_of(second[2 * m + 1].high), b[j].z, b[j].w);
-      }
+      for (int j = 0; j < kAtOnce; ++j) multiply_word<kTiles>(second, b[j].z, b[j].w, acc, begin + j);
     }
   }
 }

@@ -89,6 +89,19 @@ __device__ inline int dot4(uint32_t weights, uint32_t x, int sum) {
   }
 }
 
+/// kWords words of a lane's quarter, from its first 16 bytes in a plane on.
+template <int kWords>
+__device__ inline void load_plane(uint32_t* out, const std::byte* p) {
+#pragma unroll
+  for (int i = 0; i < kWords / 4; ++i) {
+    const uint4 v = *reinterpret_cast<const uint4*>(p + 64 * i);
+    out[4 * i] = v.x;
+    out[4 * i + 1] = v.y;
+    out[4 * i + 2] = v.z;
+    out[4 * i + 3] = v.w;
+  }
+}
+
 /// The activations of a lane's 64 columns of one token, from a segment's record.
 template <QuantFormat F, bool kWide>
 struct LaneInput {
@@ -98,21 +111,11 @@ struct LaneInput {
   float2 first;  ///< scaled sums of the groups' first halves
 
   __device__ void load(const std::byte* record, int quarter) {
-    load_plane(high, record + ActLayout::kHigh + quarter * 16);
-    if constexpr (kWide) load_plane(low, record + ActLayout::kLow + quarter * 16);
+    load_plane<16>(high, record + ActLayout::kHigh + quarter * 16);
+    if constexpr (kWide) load_plane<16>(low, record + ActLayout::kLow + quarter * 16);
     meta = *reinterpret_cast<const float4*>(record + ActLayout::kMeta + quarter * 16);
     if constexpr (F::kHalves && F::kHasMin) {
       first = *reinterpret_cast<const float2*>(record + ActLayout::kFirst + quarter * 8);
-    }
-  }
-  __device__ static void load_plane(uint32_t* out, const std::byte* p) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const uint4 v = *reinterpret_cast<const uint4*>(p + 64 * i);
-      out[4 * i] = v.x;
-      out[4 * i + 1] = v.y;
-      out[4 * i + 2] = v.z;
-      out[4 * i + 3] = v.w;
     }
   }
 };
@@ -252,15 +255,7 @@ struct PairRecords {
   }
   /// Words 8 g … 8 g + 7 of pair i's plane at `plane` of the record `offset` bytes on.
   __device__ void load(uint32_t (&out)[8], int i, int offset, int plane, int g) const {
-    const std::byte* from = p[i] + (mine ? offset : 0) + plane + 128 * g;
-#pragma unroll
-    for (int k = 0; k < 2; ++k) {
-      const uint4 v = *reinterpret_cast<const uint4*>(from + 64 * k);
-      out[4 * k] = v.x;
-      out[4 * k + 1] = v.y;
-      out[4 * k + 2] = v.z;
-      out[4 * k + 3] = v.w;
-    }
+    load_plane<8>(out, p[i] + (mine ? offset : 0) + plane + 128 * g);
   }
 };
 
