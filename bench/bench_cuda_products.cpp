@@ -1,5 +1,6 @@
 // Matrix products of many tokens on a GPU by road (ops/cuda/products.h): for the four shapes of a 70B layer
-// of one of two ranks, Q4_K and Q6_K, 1 to 4096 tokens.
+// of one of two ranks, Q4_K and Q6_K, 1 to 4096 tokens. Roads: gemv, batch (warps: its kernels of before
+// Hopper), blas.
 //   bench_cuda_products [--benchmark_format=json]
 // Each run is eight products in a row on matrices of their own, so that the L2 doesn't help; time from CUDA
 // events. Counters: GB/s of weights as they lie in memory, TFLOP/s.
@@ -33,11 +34,19 @@ std::vector<CudaMatrix> matrices(TensorType type, const Shape& shape) {
   return all;
 }
 
-void run(benchmark::State& state, TensorType type, const Shape& shape, ActForm form) {
+struct Way {
+  const char* name;
+  ActForm form;
+  Roads roads;  ///< all tokens on the one road
+  bool by_warps = false;
+};
+
+void run(benchmark::State& state, TensorType type, const Shape& shape, const Way& way) {
   const int64_t n_tokens = state.range(0);
-  const std::vector<CudaMatrix> weights = matrices(type, shape);
+  std::vector<CudaMatrix> weights = matrices(type, shape);
+  for (CudaMatrix& weight : weights) weight.set_roads(way.roads);
   Products products(shape.n_rows * shape.n_cols);
-  CudaActivations x(n_tokens, {0, shape.n_cols}, form);
+  CudaActivations x(n_tokens, {0, shape.n_cols}, way.form);
   const DeviceBuffer<float> floats(static_cast<size_t>(n_tokens * shape.n_cols));
   check(cudaMemset(floats.data(), 0x3d, floats.bytes()));
   const DeviceBuffer<float> out(static_cast<size_t>(n_tokens * shape.n_rows));
@@ -49,7 +58,9 @@ void run(benchmark::State& state, TensorType type, const Shape& shape, ActForm f
   const auto all = [&] {
     for (const CudaMatrix& weight : weights) {
       const GemvOperand part{&weight, nullptr, out.data(), shape.n_rows};
-      products.multiply({&part, 1}, x, n_tokens, {Epilogue::none, true}, stream.get());
+      GemvOptions options{Epilogue::none, true};
+      options.by_warps = way.by_warps;
+      products.multiply({&part, 1}, x, n_tokens, options, stream.get());
     }
   };
   all();
@@ -73,15 +84,18 @@ void register_all() {
   for (const TensorType type : {TensorType::q4_k, TensorType::q6_k}) {
     for (const Shape& shape : kShapes) {
       const std::string name = std::string(type_info(type).name) + "/" + shape.name;
-      const auto add = [&](const char* road, ActForm form, std::vector<int64_t> counts) {
+      const auto add = [&](const Way& way, const std::vector<int64_t>& counts) {
         auto* bench = benchmark::RegisterBenchmark(
-            (std::string(road) + "/" + name).c_str(),
-            [type, &shape, form](benchmark::State& state) { run(state, type, shape, form); });
+            (std::string(way.name) + "/" + name).c_str(),
+            [type, &shape, way](benchmark::State& state) { run(state, type, shape, way); });
         for (const int64_t n : counts) bench->Arg(n);
         bench->UseManualTime()->Unit(benchmark::kMicrosecond)->MinTime(0.02);
       };
-      add("gemv", ActForm::q8, {1, 2, 4, 8});
-      add("halves", ActForm::f16, {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, kMostTokens});
+      constexpr int32_t kAll = 1 << 20;
+      add({"gemv", ActForm::q8, {kAll, kAll}}, {1, 2, 4, 8});
+      add({"batch", ActForm::f16, {0, kAll}}, {1, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048});
+      add({"warps", ActForm::f16, {0, kAll}, true}, {1, 4, 8, 16, 32, 64, 128, 256});
+      add({"blas", ActForm::f16, {0, 0}}, {64, 128, 256, 512, 1024, 2048, kMostTokens});
     }
   }
 }

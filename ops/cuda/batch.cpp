@@ -11,8 +11,8 @@
 namespace tandem::cuda {
 namespace {
 
-constexpr int kMostTiles = 16;         ///< of a block (batch_kernel.cuh)
-constexpr int kMostBlocks = 4;         ///< a multiprocessor
+constexpr int kMostTiles = 16;         ///< of a block (batch_kernel.cuh; warpgroup_kernel.cuh: 32, twice)
+constexpr int kMostBlocks = 4;         ///< a multiprocessor (warpgroup_kernel.cuh: one)
 constexpr int64_t kLeastSegments = 4;  ///< that a block works on, where there are so many
 
 FormatKernels kernels_of(TensorType type) {
@@ -21,20 +21,26 @@ FormatKernels kernels_of(TensorType type) {
   return kernels;
 }
 
-const BatchKernel& kernel_for(const FormatKernels& kernels, int64_t n_tokens, bool fixed) {
-  if (fixed) return kernels.batch[kBatchKernels - 1];
-  for (const BatchKernel& kernel : kernels.batch) {
-    if (n_tokens <= kernel.tokens) return kernel;
-  }
-  require(false, "batch: tokens", n_tokens);
-  return kernels.batch[0];
+bool has_warpgroups(const FormatKernels& kernels) {
+  return kernels.warpgroup.function != nullptr && is_code_of_hopper_only(kernels.warpgroup.function);
+}
+
+/// For so many tokens. Warpgroups only for the most: their blocks fill a multiprocessor and so can't begin
+/// before the kernel before them has ended, which costs fewer tokens more than they gain (16 of 70B on two
+/// H200: 182 us a layer for 153).
+const BatchKernel& kernel_for(const FormatKernels& kernels, int64_t n_tokens, const GemvOptions& options) {
+  int i = kBatchKernels - 1;
+  while (!options.fixed && i > 0 && n_tokens <= kernels.batch[i - 1].tokens) --i;
+  require(n_tokens <= kernels.batch[i].tokens, "batch: tokens", n_tokens);
+  const bool by_warpgroups = i == kBatchKernels - 1 && !options.by_warps && has_warpgroups(kernels);
+  return by_warpgroups ? kernels.warpgroup : kernels.batch[i];
 }
 
 void launch_type(TensorType type, std::span<const GemvOperand> parts, const CudaActivations& x,
                  int64_t n_tokens, const GemvOptions& options, const BatchScratch& scratch,
                  cudaStream_t stream) {
   const FormatKernels kernels = kernels_of(type);
-  const BatchKernel& kernel = kernel_for(kernels, n_tokens, options.fixed);
+  const BatchKernel& kernel = kernel_for(kernels, n_tokens, options);
   const bool pair = options.epilogue != Epilogue::none;
   const int64_t token = options.first_token;
   BatchArgs args;
@@ -44,7 +50,6 @@ void launch_type(TensorType type, std::span<const GemvOperand> parts, const Cuda
   args.n_segments = static_cast<int32_t>(segments_of(x.cols()).size());
   args.epilogue = options.epilogue;
   args.power = 1.0F / half_weight_power(type);
-  int64_t n_groups = 0;
   for (const GemvOperand& part : parts) {
     const CudaMatrix& weight = *part.weight;
     if (weight.type() != type || weight.n_rows() == 0) continue;
@@ -56,25 +61,32 @@ void launch_type(TensorType type, std::span<const GemvOperand> parts, const Cuda
     to.n_rows = static_cast<int32_t>(weight.n_rows());
     to.n_tiles = static_cast<int32_t>(ceil_div(weight.n_rows(), kTileRows));
     to.n_groups = static_cast<int32_t>(ceil_div(to.n_tiles, pair ? kernel.tiles / 2 : kernel.tiles));
-    if (!pair || args.n_parts == 1) n_groups += to.n_groups;
+    if (!pair || args.n_parts == 1) args.n_groups += to.n_groups;
   }
   // As many blocks as run at once share the work, where a block keeps enough of it; no more, because those
   // that share wait for each other.
   const int64_t slots = int64_t{scratch.n_multiprocessors()} * kernel.blocks;
-  const int64_t most = std::max<int64_t>(1, args.n_segments / kLeastSegments);
-  args.n_splits = static_cast<int32_t>(std::clamp<int64_t>(slots / n_groups, 1, most));
   args.partials = scratch.partials();
   args.tickets = scratch.tickets();
-  LaunchShape shape{n_groups, kernel.threads, kernel.shared_bytes, options.early};
-  shape.n_rows = args.n_splits;
+  LaunchShape shape{args.n_groups, kernel.threads, kernel.shared_bytes, options.early};
+  if (kernel.in_runs) {
+    const int64_t n_units = int64_t{args.n_groups} * args.n_segments;
+    shape.n_blocks = std::clamp<int64_t>(n_units / kLeastSegments, 1, slots);
+  } else {
+    const int64_t most = std::max<int64_t>(1, args.n_segments / kLeastSegments);
+    args.n_splits = static_cast<int32_t>(std::clamp<int64_t>(slots / args.n_groups, 1, most));
+    shape.n_rows = args.n_splits;
+  }
   launch(kernel.function, shape, &args, stream);
 }
 
 }  // namespace
 
-bool has_batch_kernel(TensorType type) {
-  const BatchKernel kernel = kernels_of(type).batch[0];
-  return kernel.function != nullptr && code_version(kernel.function) >= 80;
+BatchCode batch_code(TensorType type) {
+  const FormatKernels kernels = kernels_of(type);
+  const void* function = kernels.batch[0].function;
+  if (function == nullptr || code_version(function) < 80) return BatchCode::none;
+  return has_warpgroups(kernels) ? BatchCode::warpgroups : BatchCode::warps;
 }
 
 size_t BatchScratch::bytes_on(int n_multiprocessors) {

@@ -1,4 +1,5 @@
-// Matrix products for 5 to 64 tokens by tensor cores (batch_kernel.cuh), on Ampere and later. Called by
+// Matrix products for 5 to 64 tokens by tensor cores (batch_kernel.cuh, on Hopper warpgroup_kernel.cuh), on
+// Ampere and later. Called by
 // ops/cuda/products.
 #pragma once
 
@@ -10,9 +11,12 @@ namespace tandem::cuda {
 
 inline constexpr int64_t kMaxBatchTokens = 64;
 
-/// Whether this device's code has tensor cores for products of `type`: quantised formats, on Ampere and
-/// later.
-bool has_batch_kernel(TensorType type);
+/// By what this device's code multiplies so many tokens of `type`: quantised formats, on Ampere and later; by
+/// warpgroups (warpgroup_kernel.cuh) on Hopper.
+BatchCode batch_code(TensorType type);
+inline bool has_batch_kernel(TensorType type) {
+  return batch_code(type) != BatchCode::none;
+}
 
 /// Sums of blocks that share a product's columns, and who of them comes last. One a rank; launches that use
 /// it must be in one stream.

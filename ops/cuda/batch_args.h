@@ -26,6 +26,7 @@ struct BatchArgs {
   int32_t n_parts = 0;
   int32_t n_segments = 0;
   int32_t n_splits = 1;  ///< blocks that share a group's segments
+  int32_t n_groups = 0;  ///< of all parts; gate and up count once
   Epilogue epilogue = Epilogue::none;
   float power = 1;              ///< of the sums: what halves of weights are too large by
   float* partials = nullptr;    ///< with splits: (n_groups, n_splits, sums of a block)

@@ -11,8 +11,8 @@
 // segments are shared out, each of the blocks adds up some tokens' sums, in order: the bits depend on the
 // shape and on how many tokens the instance is for, not on timing. Bytes: each weight byte once; the tokens'
 // halves once a group, from the L2. Measured (H200, 2026-11-27), µs of a 70B rank's four products, Q4_K, 8 /
-// 16 / 32 / 64 tokens: 92 / 108 / 141 / 220, of one token by gemv 67. Products that waited for each other and
-// groups of half as many tiles: 64 tokens 319.
+// 16 / 32 / 64 tokens: 92 / 108 / 141 / 220 (164 by warpgroups), of one token by gemv 67. Products that
+// waited for each other and groups of half as many tiles: 64 tokens 319.
 #pragma once
 
 #include "ops/cuda/batch_args.h"
@@ -55,7 +55,14 @@ __device__ inline void await_copies() {
 #endif
 }
 
-/// Where a warp's kTiles tiles are: one half gate's and one half up's, or all in a row.
+/// Which token tiles a block finishes: every of-th from index on.
+struct BatchShare {
+  int index = 0;
+  int of = 1;
+  __device__ bool has(int token_tile) const { return token_tile % of == index; }
+};
+
+/// Where a warp's kTiles tiles of a group are: one half gate's and one half up's, or all in a row.
 template <int kTiles, int kWarps>
 struct BatchPlace {
   int part = 0;   ///< of the first half
@@ -63,8 +70,7 @@ struct BatchPlace {
   int tile = 0;   ///< number of the first half's first
   int second = 0;
 
-  __device__ BatchPlace(const BatchArgs& args, int warp) {
-    int group = static_cast<int>(blockIdx.x);
+  __device__ BatchPlace(const BatchArgs& args, int group, int warp) {
     if (args.epilogue != Epilogue::none) {
       other = 1;
       tile = second = (group * kWarps + warp) * (kTiles / 2);
@@ -150,11 +156,52 @@ __device__ inline void multiply_segment(const Lane<F> (&lanes)[kTiles], int lane
   }
 }
 
+/// A barrier of the block, or of its first kThreads threads.
+template <int kThreads = 0>
+__device__ inline void sync_threads() {
+  if constexpr (kThreads == 0) {
+    __syncthreads();
+  } else {
+    asm volatile("bar.sync 1, %0;" ::"n"(kThreads) : "memory");
+  }
+}
+
+/// Adds 1 with what was written before it; the sum.
+__device__ inline int count_up(uint32_t* to) {
+  uint32_t before;
+  asm volatile("fence.acq_rel.gpu;\n\tatom.acq_rel.gpu.global.add.u32 %0, [%1], 1;"
+               : "=r"(before)
+               : "l"(to)
+               : "memory");
+  return static_cast<int>(before) + 1;
+}
+
+/// Tells the others that what this block wrote is there. tickets: two words that blocks share, zeros before
+/// they all have come and behind it.
+template <int kThreads = 0>
+__device__ inline void come(uint32_t* tickets) {
+  sync_threads<kThreads>();
+  if (threadIdx.x == 0) count_up(tickets);
+}
+
+/// Until n_blocks blocks have come, which must run all at once.
+template <int kThreads = 0>
+__device__ inline void await_blocks(uint32_t* tickets, int n_blocks) {
+  if (threadIdx.x == 0) {
+    uint32_t seen;
+    do {
+      asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(tickets) : "memory");
+    } while (static_cast<int>(seen) < n_blocks);
+    if (count_up(tickets + 1) == n_blocks) tickets[0] = tickets[1] = 0;  // for the next launch
+  }
+  sync_threads<kThreads>();
+}
+
 /// Adds up the sums of the blocks that share a group's segments, in their order: each block leaves its own in
-/// memory, waits for the others', and gets the whole sums of every n_splits-th token tile, its own number's
-/// first. The blocks of a launch that shares segments run all at once (batch.cpp), so they may wait.
+/// memory, waits for the others', and gets the whole sums of its share of the tokens.
 template <int kTiles, int kTokenTiles, int kWarps>
-__device__ inline void join_splits(const BatchArgs& args, BatchSums<kTiles, kTokenTiles>& acc) {
+__device__ inline void join_splits(const BatchArgs& args, const BatchShare& share,
+                                   BatchSums<kTiles, kTokenTiles>& acc) {
   constexpr int kThreads = 32 * kWarps;
   constexpr int kSums = 2 * kTiles * kTokenTiles;  // a thread
   float* sums = args.partials + blockIdx.x * (int64_t{args.n_splits} * kSums * kThreads) + threadIdx.x;
@@ -169,28 +216,12 @@ __device__ inline void join_splits(const BatchArgs& args, BatchSums<kTiles, kTok
       for (int e = 0; e < 4; ++e) __stcg(sums + place(static_cast<int>(blockIdx.y), m, j, e), acc[m][j][e]);
     }
   }
-  __syncthreads();
-  uint32_t* arrived = args.tickets + 2 * blockIdx.x;
-  const auto add = [](uint32_t* to) {
-    uint32_t before;
-    asm volatile("fence.acq_rel.gpu;\n\tatom.acq_rel.gpu.global.add.u32 %0, [%1], 1;"
-                 : "=r"(before)
-                 : "l"(to)
-                 : "memory");
-    return static_cast<int>(before) + 1;
-  };
-  if (threadIdx.x == 0) {
-    add(arrived);
-    uint32_t seen;
-    do {
-      asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(arrived) : "memory");
-    } while (static_cast<int>(seen) < args.n_splits);
-    if (add(arrived + 1) == args.n_splits) arrived[0] = arrived[1] = 0;  // for the next launch
-  }
-  __syncthreads();
+  uint32_t* tickets = args.tickets + 2 * blockIdx.x;
+  come(tickets);
+  await_blocks(tickets, args.n_splits);
 #pragma unroll
   for (int j = 0; j < kTokenTiles; ++j) {
-    if (j % args.n_splits != static_cast<int>(blockIdx.y)) continue;
+    if (!share.has(j)) continue;
 #pragma unroll
     for (int m = 0; m < kTiles / 2; ++m) {
 #pragma unroll
@@ -212,18 +243,19 @@ __device__ inline void store_sum(const BatchPart& part, int token, int row, floa
   part.out[token * part.out_stride + row] = value;
 }
 
-/// Scales the sums and writes the outputs, of every n_splits-th token tile (join_splits). Of gate·up the
-/// first half of a warp's tiles is gate's, the second up's.
+/// Scales the sums and writes the outputs of some of the tokens, of which the sums' first is token `first`.
+/// Of gate·up the first half of a warp's tiles is gate's, the second up's.
 template <int kTiles, int kTokenTiles, int kWarps>
-__device__ inline void store_sums(const BatchArgs& args, const BatchPlace<kTiles, kWarps>& place, int lane,
-                                  const BatchSums<kTiles, kTokenTiles>& acc) {
+__device__ inline void store_sums(const BatchArgs& args, const BatchPlace<kTiles, kWarps>& place,
+                                  const BatchShare& share, int lane,
+                                  const BatchSums<kTiles, kTokenTiles>& acc, int first = 0) {
   const bool pair = args.epilogue != Epilogue::none;
 #pragma unroll
   for (int j = 0; j < kTokenTiles; ++j) {
-    if (j % args.n_splits != static_cast<int>(blockIdx.y)) continue;
+    if (!share.has(j)) continue;
 #pragma unroll
     for (int c = 0; c < 2; ++c) {
-      const int token = 8 * j + 2 * (lane % kQuad) + c;
+      const int token = first + 8 * j + 2 * (lane % kQuad) + c;
       if (token >= args.n_tokens) continue;
       const std::byte* tail =
           args.x + token * args.x_stride + int64_t{args.n_segments} * ActLayout::kF16Bytes;
@@ -281,7 +313,8 @@ __global__ __launch_bounds__(32 * Shape::kWarps,
   constexpr int kWarps = Shape::kWarps;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const BatchRange segments(args);
-  const BatchPlace<kTiles, kWarps> place(args, static_cast<int>(threadIdx.x) / 32);
+  const BatchPlace<kTiles, kWarps> place(args, static_cast<int>(blockIdx.x),
+                                         static_cast<int>(threadIdx.x) / 32);
   let_next_start();
   const BatchUnits<F, kTiles> weights(args, place);
   Lane<F> even[kTiles];
@@ -308,8 +341,9 @@ __global__ __launch_bounds__(32 * Shape::kWarps,
     multiply(even, segment);
     if (segment + 1 < segments.end) multiply(odd, segment + 1);
   }
-  if (args.n_splits > 1) join_splits<kTiles, kTokenTiles, kWarps>(args, acc);
-  store_sums<kTiles, kTokenTiles>(args, place, lane, acc);
+  const BatchShare share{static_cast<int>(blockIdx.y), args.n_splits};
+  if (args.n_splits > 1) join_splits<kTiles, kTokenTiles, kWarps>(args, share, acc);
+  store_sums<kTiles, kTokenTiles>(args, place, share, lane, acc);
 #endif
 }
 
@@ -327,7 +361,8 @@ __global__ __launch_bounds__(32 * Shape::kWarps,
   extern __shared__ uint4 staged[];  // (kStages, 8 kTokenTiles, kBatchPitch bytes)
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const BatchRange segments(args);
-  const BatchPlace<kTiles, kWarps> place(args, static_cast<int>(threadIdx.x) / 32);
+  const BatchPlace<kTiles, kWarps> place(args, static_cast<int>(blockIdx.x),
+                                         static_cast<int>(threadIdx.x) / 32);
   const auto shared = static_cast<uint32_t>(__cvta_generic_to_shared(staged));
   const auto stage_of = [&](int segment) { return (segment - segments.begin) % kStages * kStageBytes; };
   const auto stage = [&](int segment) {
@@ -358,8 +393,9 @@ __global__ __launch_bounds__(32 * Shape::kWarps,
         lanes, lane,
         [&](int j, int i) { return *reinterpret_cast<const uint4*>(x + 8 * j * kBatchPitch + 64 * i); }, acc);
   }
-  if (args.n_splits > 1) join_splits<kTiles, kTokenTiles, kWarps>(args, acc);
-  store_sums<kTiles, kTokenTiles>(args, place, lane, acc);
+  const BatchShare share{static_cast<int>(blockIdx.y), args.n_splits};
+  if (args.n_splits > 1) join_splits<kTiles, kTokenTiles, kWarps>(args, share, acc);
+  store_sums<kTiles, kTokenTiles>(args, place, share, lane, acc);
 #endif
 }
 

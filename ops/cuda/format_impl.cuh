@@ -8,6 +8,7 @@
 #include "ops/cuda/gemv_kernel.cuh"
 #include "ops/cuda/status.h"
 #include "ops/cuda/unpack.cuh"
+#include "ops/cuda/warpgroup_kernel.cuh"
 #include "ops/quant/all.h"
 
 namespace tandem::cuda {
@@ -248,6 +249,7 @@ FormatKernels format_kernels() {
     out.batch[2] = batch_instance<F, 4, Sixteen>();
     out.batch[3] =
         batch_instance<F, 8, std::conditional_t<kFewBits, BatchShape<4, 8, 1, 3>, BatchShape<2, 8, 1, 3>>>();
+    if constexpr (kHasWarpgroupCode) out.warpgroup = warpgroup_instance<F>();
   }
   return out;
 }

@@ -63,6 +63,7 @@ struct BatchKernel {
   int blocks = 0;                  ///< a multiprocessor
   int threads = 0;                 ///< a block
   int64_t shared_bytes = 0;
+  bool in_runs = false;  ///< a block has a run of work (warpgroup_kernel.cuh), else a share of a group
 };
 inline constexpr int kBatchKernels = 4;  ///< for 8, 16, 32 and 64 tokens
 
@@ -83,6 +84,7 @@ struct FormatKernels {
   void (*unpack)(const UnpackArgs& args, cudaStream_t stream) = nullptr;
   GemvKernel gemv[2][3];  ///< [q15][for 1, 2, 4 tokens]; float formats: [0] only
   BatchKernel batch[kBatchKernels];
+  BatchKernel warpgroup;  ///< for 64 tokens by Hopper's warpgroups; null where it isn't compiled
 };
 
 template <class F>

@@ -34,35 +34,43 @@ __device__ inline uint32_t load_stream2(const std::byte* p) {
   return v;
 }
 
-template <QuantFormat F>
+/// How a lane reads weights from memory, past the L1.
+struct Streaming {
+  __device__ static uint4 load16(const std::byte* p) { return load_stream16(p); }
+  __device__ static uint2 load8(const std::byte* p) { return load_stream8(p); }
+  __device__ static uint32_t load4(const std::byte* p) { return load_stream4(p); }
+  __device__ static uint32_t load2(const std::byte* p) { return load_stream2(p); }
+};
+
+template <QuantFormat F, class From = Streaming>
 __device__ inline void load_lane(Lane<F>& out, const std::byte* unit, int lane) {
   using Layout = TileLayout<F>;
 #pragma unroll
   for (int i = 0; i < Layout::kLines; ++i) {
-    const uint4 v = load_stream16(unit + 512 * i + 16 * lane);
+    const uint4 v = From::load16(unit + 512 * i + 16 * lane);
     out.codes[4 * i] = v.x;
     out.codes[4 * i + 1] = v.y;
     out.codes[4 * i + 2] = v.z;
     out.codes[4 * i + 3] = v.w;
   }
   if constexpr (Layout::kHasHalfLine) {
-    const uint2 v = load_stream8(unit + Layout::kHalfLineOffset + 8 * lane);
+    const uint2 v = From::load8(unit + Layout::kHalfLineOffset + 8 * lane);
     out.codes[Layout::kCodeWords - 2] = v.x;
     out.codes[Layout::kCodeWords - 1] = v.y;
   }
   const std::byte* scale = unit + Layout::kLaneScaleOffset + Layout::kLaneScaleBytes * lane;
   if constexpr (Layout::kLaneScaleBytes == 8) {
-    const uint2 v = load_stream8(scale);
+    const uint2 v = From::load8(scale);
     out.scale[0] = v.x;
     out.scale[1] = v.y;
   } else if constexpr (Layout::kLaneScaleBytes == 4) {
-    out.scale[0] = load_stream4(scale);
+    out.scale[0] = From::load4(scale);
   } else {
-    out.scale[0] = load_stream2(scale);
+    out.scale[0] = From::load2(scale);
   }
   const std::byte* row = unit + Layout::kRowScaleOffset + Layout::kRowScaleBytes * (lane / kQuad);
-  if constexpr (Layout::kRowScaleBytes == 4) out.row = load_stream4(row);
-  if constexpr (Layout::kRowScaleBytes == 2) out.row = load_stream2(row);
+  if constexpr (Layout::kRowScaleBytes == 4) out.row = From::load4(row);
+  if constexpr (Layout::kRowScaleBytes == 2) out.row = From::load2(row);
 }
 
 template <FloatFormat F>

@@ -6,19 +6,28 @@
 
 namespace tandem::cuda {
 
+namespace {
+
+const cudaFuncAttributes& attributes_of(const void* kernel) {
+  thread_local std::unordered_map<const void*, cudaFuncAttributes> known;
+  const auto [place, is_new] = known.try_emplace(kernel);
+  if (is_new) check(cudaFuncGetAttributes(&place->second, kernel));
+  return place->second;
+}
+
+}  // namespace
+
 int code_version(const void* kernel) {
-  thread_local std::unordered_map<const void*, int> known;
-  int& version = known[kernel];
-  if (version == 0) {
-    cudaFuncAttributes attributes{};
-    check(cudaFuncGetAttributes(&attributes, kernel));
-    version = attributes.ptxVersion;
-  }
-  return version;
+  return attributes_of(kernel).ptxVersion;
 }
 
 bool is_hopper_code(const void* kernel) {
   return code_version(kernel) >= 90;
+}
+
+bool is_code_of_hopper_only(const void* kernel) {
+  const cudaFuncAttributes& attributes = attributes_of(kernel);
+  return attributes.ptxVersion == 90 && attributes.binaryVersion == 90;
 }
 
 void launch(const void* kernel, const LaunchShape& shape, void* args, cudaStream_t stream) {

@@ -26,6 +26,9 @@ int code_version(const void* kernel);
 /// Older code doesn't, also when the driver translates it for a Hopper GPU.
 bool is_hopper_code(const void* kernel);
 
+/// Whether the kernel runs as code made for Hopper alone (sm_90a), or could as far as its version tells.
+bool is_code_of_hopper_only(const void* kernel);
+
 /// `args`: the address of the kernel's one parameter. Early only where is_hopper_code().
 void launch(const void* kernel, const LaunchShape& shape, void* args, cudaStream_t stream);
 

@@ -13,7 +13,8 @@ constexpr int32_t kFewTokens = 4;     ///< a launch of GEMV
 constexpr int32_t kFewWide = 2;       ///< the same of 15 bits: more are no slower as halves
 constexpr int32_t kFewUnpacked = 16;  ///< beside cuBLASLt, where there is no batch kernel
 constexpr int32_t kFewFloats = 64;
-constexpr double kWorthwhile = 0.95;  ///< of the built-in road's time
+constexpr int32_t kManyByWarpgroups = 192;  ///< in passes of 64, still faster than unpacking and cuBLASLt
+constexpr double kWorthwhile = 0.95;        ///< of the built-in road's time
 
 std::optional<TensorType> type_named(const std::string& name) {
   constexpr uint32_t kMostTypes = 64;
@@ -65,10 +66,11 @@ std::string RoadSet::text() const {
   return out;
 }
 
-Roads built_in_roads(TensorType type, bool wide, bool has_batch) {
+Roads built_in_roads(TensorType type, bool wide, BatchCode batch) {
   if (type_info(type).block_elements == 1) return {kFewFloats, Roads::kLeastBatch};
-  if (!has_batch) return {kFewUnpacked, Roads::kLeastBatch};
-  return {wide ? kFewWide : kFewTokens, Roads::kLeastBatch};
+  if (batch == BatchCode::none) return {kFewUnpacked, Roads::kLeastBatch};
+  return {wide ? kFewWide : kFewTokens,
+          batch == BatchCode::warpgroups ? kManyByWarpgroups : Roads::kLeastBatch};
 }
 
 std::optional<Roads> RoadTable::find(const RoadKey& key) const {

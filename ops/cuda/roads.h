@@ -44,9 +44,11 @@ struct Roads {
   bool operator==(const Roads&) const = default;
 };
 
-/// Where nothing was measured. `wide`: of 15-bit activations. `has_batch`: the device has a batch kernel for
-/// the format.
-Roads built_in_roads(TensorType type, bool wide, bool has_batch);
+/// What the device has for many tokens of a format beside cuBLASLt.
+enum class BatchCode : uint8_t { none, warps, warpgroups };
+
+/// Where nothing was measured. `wide`: of 15-bit activations.
+Roads built_in_roads(TensorType type, bool wide, BatchCode batch);
 
 /// Matrices that are multiplied with one input at once (q·k·v, gate·up), in their order.
 struct Product {

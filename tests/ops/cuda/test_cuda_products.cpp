@@ -82,7 +82,7 @@ double nmse(const std::vector<float>& a, const std::vector<double>& b) {
 
 /// (n_tokens, n_rows) of each part, poisoned before.
 std::vector<std::vector<float>> multiply(Products& products, const std::vector<const CudaMatrix*>& weights,
-                                         const Input& x, Epilogue epilogue = Epilogue::none,
+                                         const Input& x, GemvOptions options = {},
                                          const std::vector<float>& bias = {}) {
   const DeviceBuffer<float> device_bias = to_device(bias);
   std::vector<DeviceBuffer<float>> outs;
@@ -93,20 +93,24 @@ std::vector<std::vector<float>> multiply(Products& products, const std::vector<c
         {weight, bias.empty() ? nullptr : device_bias.data(), outs.back().data(), weight->n_rows()});
   }
   const Stream stream;
-  products.multiply(parts, x.device, x.n_tokens, {epilogue, false}, stream.get());
+  products.multiply(parts, x.device, x.n_tokens, options, stream.get());
   stream.synchronize();
   std::vector<std::vector<float>> results;
   for (const DeviceBuffer<float>& out : outs) results.push_back(to_host(out.data(), out.size()));
   return results;
 }
 
-class ManyTokens : public ::testing::TestWithParam<TensorType> {
+class ManyTokens : public ::testing::TestWithParam<std::tuple<TensorType, bool>> {
  protected:
+  static TensorType type() { return std::get<0>(GetParam()); }
+  /// By the kernels of before Hopper.
+  static bool by_warps() { return std::get<1>(GetParam()); }
   void SetUp() override {
     if (!has_device()) GTEST_SKIP() << "no CUDA device";
+    if (by_warps() && batch_code(type()) != BatchCode::warpgroups) GTEST_SKIP() << "no other kernels here";
     std::string why_not;
     has_blas_ = Blas::open(why_not) != nullptr;
-    has_batch_ = has_batch_kernel(GetParam());
+    has_batch_ = has_batch_kernel(type());
     if (form() == ActForm::f16 && !has_blas_ && !has_batch_)
       GTEST_SKIP() << "neither tensor cores nor cuBLASLt for it: " << why_not;
   }
@@ -115,8 +119,13 @@ class ManyTokens : public ::testing::TestWithParam<TensorType> {
     products_ = std::make_unique<Products>(int64_t{1} << 22);
     return *products_;
   }
-  ActForm form() const { return unpacked_bytes(GetParam()) == 4 ? ActForm::f32 : ActForm::f16; }
-  double tolerance() const { return is_float(GetParam()) ? kFloatTolerance : kTolerance; }
+  static GemvOptions options(Epilogue epilogue = Epilogue::none) {
+    GemvOptions out{epilogue, false};
+    out.by_warps = by_warps();
+    return out;
+  }
+  ActForm form() const { return unpacked_bytes(type()) == 4 ? ActForm::f32 : ActForm::f16; }
+  double tolerance() const { return is_float(type()) ? kFloatTolerance : kTolerance; }
   /// Numbers of tokens that some road takes.
   std::vector<int64_t> token_counts() const {
     std::vector<int64_t> counts;
@@ -135,46 +144,44 @@ class ManyTokens : public ::testing::TestWithParam<TensorType> {
 };
 
 TEST_P(ManyTokens, AgreeWithTheReference) {
-  const TensorType type = GetParam();
-  for (const int64_t n_cols : {int64_t{256}, int64_t{2304}}) {
-    for (const int64_t n_rows : {int64_t{5}, int64_t{129}, int64_t{300}}) {
-      const RandomMatrix m = random_matrix(type, n_rows, n_cols, 5);
-      const CudaMatrix weight = upload(m, {0, n_cols});
-      for (const int64_t n_tokens : token_counts()) {
-        const Input x = make_input(n_tokens, {0, n_cols}, form());
-        const auto truth = ref::matmul(m.stored, {0, n_cols}, x.meaning.data(), n_cols, n_tokens);
-        EXPECT_LT(nmse(multiply(fresh(), {&weight}, x)[0], truth), tolerance())
-            << n_rows << "x" << n_cols << " tokens " << n_tokens;
-      }
+  // The last: blocks with a part of a group, a whole one and another part (warpgroup_kernel.cuh).
+  constexpr std::pair<int64_t, int64_t> kShapes[] = {{5, 256},    {129, 256},  {300, 256}, {5, 2304},
+                                                     {129, 2304}, {300, 2304}, {1210, 768}};
+  for (const auto& [n_rows, n_cols] : kShapes) {
+    const RandomMatrix m = random_matrix(type(), n_rows, n_cols, 5);
+    const CudaMatrix weight = upload(m, {0, n_cols});
+    for (const int64_t n_tokens : token_counts()) {
+      const Input x = make_input(n_tokens, {0, n_cols}, form());
+      const auto truth = ref::matmul(m.stored, {0, n_cols}, x.meaning.data(), n_cols, n_tokens);
+      EXPECT_LT(nmse(multiply(fresh(), {&weight}, x, options())[0], truth), tolerance())
+          << n_rows << "x" << n_cols << " tokens " << n_tokens;
     }
   }
 }
 
 TEST_P(ManyTokens, ShardsMayBeCutAnywhereInASuperBlock) {
-  const TensorType type = GetParam();
   const int64_t n_cols = 768;
-  const RandomMatrix m = random_matrix(type, 40, n_cols, 8);
+  const RandomMatrix m = random_matrix(type(), 40, n_cols, 8);
   for (const Range cols : {Range{32, 64}, Range{96, 640}, Range{480, 768}, Range{0, 288}}) {
     const CudaMatrix weight = upload(m, cols);
     for (const int64_t n_tokens : {int64_t{20}, int64_t{70}}) {
       const Input x = make_input(n_tokens, cols, form());
       EXPECT_TRUE(x.padding_is_zero);
       const auto truth = ref::matmul(m.stored, cols, x.meaning.data(), cols.size(), n_tokens);
-      EXPECT_LT(nmse(multiply(fresh(), {&weight}, x)[0], truth), tolerance())
+      EXPECT_LT(nmse(multiply(fresh(), {&weight}, x, options())[0], truth), tolerance())
           << cols.begin << " " << n_tokens;
     }
   }
 }
 
 TEST_P(ManyTokens, PartsHaveTheirOwnShapeAndBias) {
-  const TensorType type = GetParam();
   const int64_t n_cols = 512;
-  const TensorType other = is_float(type)             ? type
-                           : type == TensorType::q6_k ? TensorType::q4_k
-                                                      : TensorType::q6_k;
+  const TensorType other = is_float(type())             ? type()
+                           : type() == TensorType::q6_k ? TensorType::q4_k
+                                                        : TensorType::q6_k;
   std::vector<RandomMatrix> stored;  // moved in: a copy's view would be of the original's bytes
-  stored.push_back(random_matrix(type, 277, n_cols, 1));
-  stored.push_back(random_matrix(type, 24, n_cols, 2));
+  stored.push_back(random_matrix(type(), 277, n_cols, 1));
+  stored.push_back(random_matrix(type(), 24, n_cols, 2));
   stored.push_back(random_matrix(other, 9, n_cols, 3));
   std::vector<CudaMatrix> weights;
   for (const RandomMatrix& m : stored) weights.push_back(upload(m, {0, n_cols}));
@@ -182,7 +189,7 @@ TEST_P(ManyTokens, PartsHaveTheirOwnShapeAndBias) {
   for (size_t i = 0; i < bias.size(); ++i) bias[i] = 0.5F + 0.25F * static_cast<float>(i);
   for (const int64_t n_tokens : {int64_t{12}, int64_t{90}}) {
     const Input x = make_input(n_tokens, {0, n_cols}, form());
-    const auto got = multiply(fresh(), {&weights[0], &weights[1], &weights[2]}, x, Epilogue::none, bias);
+    const auto got = multiply(fresh(), {&weights[0], &weights[1], &weights[2]}, x, options(), bias);
     for (size_t part = 0; part < 3; ++part) {
       auto truth = ref::matmul(stored[part].stored, {0, n_cols}, x.meaning.data(), n_cols, n_tokens);
       const auto n_rows = static_cast<size_t>(stored[part].stored.n_rows);
@@ -193,11 +200,10 @@ TEST_P(ManyTokens, PartsHaveTheirOwnShapeAndBias) {
 }
 
 TEST_P(ManyTokens, GatesMeetTheirUps) {
-  const TensorType type = GetParam();
   const int64_t n_cols = 1024;
   for (const int64_t n_rows : {int64_t{5}, int64_t{200}}) {
-    const RandomMatrix gate = random_matrix(type, n_rows, n_cols, 11);
-    const RandomMatrix up = random_matrix(type, n_rows, n_cols, 12);
+    const RandomMatrix gate = random_matrix(type(), n_rows, n_cols, 11);
+    const RandomMatrix up = random_matrix(type(), n_rows, n_cols, 12);
     const CudaMatrix wg = upload(gate, {0, n_cols});
     const CudaMatrix wu = upload(up, {0, n_cols});
     for (const int64_t n_tokens : {int64_t{6}, int64_t{40}, int64_t{100}}) {
@@ -206,30 +212,32 @@ TEST_P(ManyTokens, GatesMeetTheirUps) {
       const auto u = ref::matmul(up.stored, {0, n_cols}, x.meaning.data(), n_cols, n_tokens);
       std::vector<double> swiglu;
       for (size_t i = 0; i < g.size(); ++i) swiglu.push_back(g[i] / (1.0 + std::exp(-g[i])) * u[i]);
-      EXPECT_LT(nmse(multiply(fresh(), {&wg, &wu}, x, Epilogue::swiglu)[0], swiglu), 10 * tolerance());
-      EXPECT_GT(nmse(multiply(fresh(), {&wg, &wu}, x, Epilogue::geglu)[0], swiglu), 100 * tolerance());
+      EXPECT_LT(nmse(multiply(fresh(), {&wg, &wu}, x, options(Epilogue::swiglu))[0], swiglu),
+                10 * tolerance());
+      EXPECT_GT(nmse(multiply(fresh(), {&wg, &wu}, x, options(Epilogue::geglu))[0], swiglu),
+                100 * tolerance());
     }
   }
 }
 
 TEST_P(ManyTokens, LargeAndSmallActivationsDontOverflow) {
-  const RandomMatrix m = random_matrix(GetParam(), 24, 512, 12);
+  const RandomMatrix m = random_matrix(type(), 24, 512, 12);
   const CudaMatrix weight = upload(m, {0, 512});
   for (const float size : {1e6F, 1e-20F}) {
     for (const int64_t n_tokens : {int64_t{7}, int64_t{80}}) {
       const Input x = make_input(n_tokens, {0, 512}, form(), size);
       const auto truth = ref::matmul(m.stored, {0, 512}, x.meaning.data(), 512, n_tokens);
-      EXPECT_LT(nmse(multiply(fresh(), {&weight}, x)[0], truth), tolerance()) << size;
+      EXPECT_LT(nmse(multiply(fresh(), {&weight}, x, options())[0], truth), tolerance()) << size;
     }
   }
 }
 
 TEST_P(ManyTokens, TheComparerRejectsAWrongAnswer) {
-  RandomMatrix m = random_matrix(GetParam(), 16, 512, 10);
+  RandomMatrix m = random_matrix(type(), 16, 512, 10);
   const Input x = make_input(16, {0, 512}, form());
   const auto truth = ref::matmul(m.stored, {0, 512}, x.meaning.data(), 512, 16);
   const CudaMatrix weight = upload(m, {0, 512});
-  std::vector<float> got = multiply(fresh(), {&weight}, x)[0];
+  std::vector<float> got = multiply(fresh(), {&weight}, x, options())[0];
   ASSERT_LT(nmse(got, truth), tolerance());
   got[5] *= 1.1F;
   EXPECT_GT(nmse(got, truth), tolerance());
@@ -238,16 +246,18 @@ TEST_P(ManyTokens, TheComparerRejectsAWrongAnswer) {
 /// The bits of a token's row don't depend on the other tokens while the road and its instance are the same.
 TEST_P(ManyTokens, BitsDontDependOnTheOtherTokens) {
   if (!has_batch_) GTEST_SKIP() << "no tensor cores for it";
-  const RandomMatrix m = random_matrix(GetParam(), 300, 1024, 14);
+  const RandomMatrix m = random_matrix(type(), 300, 1024, 14);
   const CudaMatrix weight = upload(m, {0, 1024});
-  const std::vector<float> many = multiply(fresh(), {&weight}, make_input(64, {0, 1024}, form()))[0];
-  const std::vector<float> fewer = multiply(fresh(), {&weight}, make_input(40, {0, 1024}, form()))[0];
+  const std::vector<float> many =
+      multiply(fresh(), {&weight}, make_input(64, {0, 1024}, form()), options())[0];
+  const std::vector<float> fewer =
+      multiply(fresh(), {&weight}, make_input(40, {0, 1024}, form()), options())[0];
   EXPECT_TRUE(std::equal(fewer.begin(), fewer.end(), many.begin()));
 }
 
 /// Whatever the roads' ends, the sums are the same but for roundings, and the road is what is said.
 TEST_P(ManyTokens, GoByTheRoadsOfTheMatrix) {
-  const RandomMatrix m = random_matrix(GetParam(), 129, 512, 15);
+  const RandomMatrix m = random_matrix(type(), 129, 512, 15);
   CudaMatrix weight = upload(m, {0, 512});
   for (const int64_t n_tokens : {int64_t{2}, int64_t{60}, int64_t{100}}) {
     const Input x = make_input(n_tokens, {0, 512}, form());
@@ -262,20 +272,20 @@ TEST_P(ManyTokens, GoByTheRoadsOfTheMatrix) {
       if (form() == ActForm::f32 && has_blas_) {
         EXPECT_EQ(road, n_tokens <= roads.gemv ? Road::gemv : Road::blas);
       }
-      EXPECT_LT(nmse(multiply(fresh(), {&weight}, x)[0], truth), tolerance())
+      EXPECT_LT(nmse(multiply(fresh(), {&weight}, x, options())[0], truth), tolerance())
           << roads.gemv << " " << roads.batch << " tokens " << n_tokens;
     }
   }
 }
 
 TEST_P(ManyTokens, RoadsAreMeasured) {
-  const RandomMatrix m = random_matrix(GetParam(), 256, 512, 16);
+  const RandomMatrix m = random_matrix(type(), 256, 512, 16);
   std::vector<CudaMatrix> weights;
   for (int i = 0; i < 4; ++i) weights.push_back(upload(m, {0, 512}));
   const Roads before = weights[0].roads();
   const bool is_wide[] = {false, true};
   for (const bool wide : is_wide) {
-    const ActForm few = activation_form(GetParam(), wide);
+    const ActForm few = activation_form(type(), wide);
     RoadTimer timer(fresh(), {{&weights[0], &weights[1]}, {&weights[2], &weights[3]}}, few, true);
     const Roads roads = timer.measure(false);
     EXPECT_TRUE(roads.gemv >= 1 && roads.gemv <= Roads::kMostGemv) << roads.gemv;
@@ -285,10 +295,13 @@ TEST_P(ManyTokens, RoadsAreMeasured) {
   }
 }
 
-std::string type_name(const ::testing::TestParamInfo<TensorType>& info) {
-  return std::string(type_info(info.param).name);
+std::string case_name(const ::testing::TestParamInfo<std::tuple<TensorType, bool>>& info) {
+  return std::string(type_info(std::get<0>(info.param)).name) + (std::get<1>(info.param) ? "_by_warps" : "");
 }
-INSTANTIATE_TEST_SUITE_P(All, ManyTokens, ::testing::ValuesIn(testing::computable_types()), type_name);
+INSTANTIATE_TEST_SUITE_P(All, ManyTokens,
+                         ::testing::Combine(::testing::ValuesIn(testing::computable_types()),
+                                            ::testing::Bool()),
+                         case_name);
 
 class Halves : public ::testing::Test {
  protected:

@@ -26,10 +26,11 @@ RoadTable table() {
 }
 
 TEST(Roads, built_in_numbers) {
-  EXPECT_EQ(built_in_roads(TensorType::q4_k, false, true), (Roads{4, 64}));
-  EXPECT_EQ(built_in_roads(TensorType::q4_k, true, true), (Roads{2, 64}));
-  EXPECT_EQ(built_in_roads(TensorType::q4_k, true, false), (Roads{16, 64}));
-  EXPECT_EQ(built_in_roads(TensorType::bf16, false, false), (Roads{64, 64}));
+  EXPECT_EQ(built_in_roads(TensorType::q4_k, false, BatchCode::warps), (Roads{4, 64}));
+  EXPECT_EQ(built_in_roads(TensorType::q4_k, true, BatchCode::warps), (Roads{2, 64}));
+  EXPECT_EQ(built_in_roads(TensorType::q4_k, false, BatchCode::warpgroups), (Roads{4, 192}));
+  EXPECT_EQ(built_in_roads(TensorType::q4_k, true, BatchCode::none), (Roads{16, 64}));
+  EXPECT_EQ(built_in_roads(TensorType::bf16, false, BatchCode::none), (Roads{64, 64}));
 }
 
 TEST(Roads, names) {

@@ -1,0 +1,123 @@
+// Hopper's own tensor core instructions (wgmma, code for sm_90a only): the four warps of a warpgroup multiply
+// 64 rows in their registers with tokens in shared memory, which no register has to hold.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace tandem::cuda::device {
+
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+
+/// c += a · b for a warpgroup. a: 64 rows × 16, each warp's 16 rows as mma()'s a; c: each warp's rows as
+/// mma()'s c, of eight times 8 tokens; b: 64 tokens × 16, as token_operand() says. Runs by itself: a's and
+/// c's registers and b's memory are in use until await_products().
+__device__ inline void multiply_group(float (&c)[8][4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3,
+                                      uint64_t b) {
+  asm volatile(
+      "{\n\t.reg .pred p;\n\tsetp.eq.b32 p, 0, 0;\n\t"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, "
+      "%12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+      "{%32, %33, %34, %35}, %36, p, 1, 1, 0;\n\t}"
+      : "+f"(c[0][0]), "+f"(c[0][1]), "+f"(c[0][2]), "+f"(c[0][3]), "+f"(c[1][0]), "+f"(c[1][1]),
+        "+f"(c[1][2]), "+f"(c[1][3]), "+f"(c[2][0]), "+f"(c[2][1]), "+f"(c[2][2]), "+f"(c[2][3]),
+        "+f"(c[3][0]), "+f"(c[3][1]), "+f"(c[3][2]), "+f"(c[3][3]), "+f"(c[4][0]), "+f"(c[4][1]),
+        "+f"(c[4][2]), "+f"(c[4][3]), "+f"(c[5][0]), "+f"(c[5][1]), "+f"(c[5][2]), "+f"(c[5][3]),
+        "+f"(c[6][0]), "+f"(c[6][1]), "+f"(c[6][2]), "+f"(c[6][3]), "+f"(c[7][0]), "+f"(c[7][1]),
+        "+f"(c[7][2]), "+f"(c[7][3])
+      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "l"(b));
+}
+
+/// Registers written before it may be given to multiply_group() behind it.
+__device__ inline void begin_products() {
+  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
+__device__ inline void end_of_products() {
+  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+/// Until all but the last kLeft groups of products (end_of_products()) are done.
+template <int kLeft>
+__device__ inline void await_products() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kLeft) : "memory");
+}
+/// Keeps uses of c before and behind it apart, which the compiler doesn't know wgmma writes later.
+__device__ inline void pin(float (&c)[8][4]) {
+#pragma unroll
+  for (int j = 0; j < 8; ++j) {
+#pragma unroll
+    for (int e = 0; e < 4; ++e) asm volatile("" : "+f"(c[j][e])::"memory");
+  }
+}
+/// What this thread wrote into shared memory is seen by products that begin behind the next barrier.
+__device__ inline void show_to_products() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+/// 16 columns of tokens in a panel of 64: a token's 128 bytes one behind another, of which the 16-byte piece
+/// j lies at place j ^ (token % 8). `shared`: address of the panel (a multiple of 1024) + 32 × number of the
+/// 16 columns.
+__device__ inline uint64_t token_operand(uint32_t shared) {
+  constexpr uint64_t kEightTokens = 1024 >> 4;
+  constexpr uint64_t kSwizzled = uint64_t{1} << 62;
+  return kSwizzled | kEightTokens << 32 | uint64_t{1} << 16 | (shared & 0x3ffffU) >> 4;
+}
+
+// Barriers in shared memory (mbarrier): a phase ends when so many threads have arrived and all expected bytes
+// have come.
+__device__ inline uint32_t shared_address(const void* p) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(p));
+}
+__device__ inline void make_barrier(uint64_t* barrier, int n_arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(n_arrivals)
+               : "memory");
+}
+/// Barriers made before are seen by copies.
+__device__ inline void show_barriers() {
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+__device__ inline void arrive(uint64_t* barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
+}
+/// Arrives, and lets the phase wait for so many bytes of copies.
+__device__ inline void expect_bytes(uint64_t* barrier, int n_bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
+               "r"(n_bytes)
+               : "memory");
+}
+/// Until the phase of that parity (0 for the first) has ended.
+__device__ inline void await_phase(uint64_t* barrier, uint32_t parity) {
+  asm volatile(
+      "{\n\t.reg .pred done;\n"
+      "again:\n\t"
+      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n\t"
+      "@!done bra again;\n\t}" ::"r"(shared_address(barrier)),
+      "r"(parity)
+      : "memory");
+}
+/// Brings n_bytes (a multiple of 16, as the addresses) to shared memory; the barrier counts them.
+__device__ inline void copy_bulk(uint32_t to, const std::byte* from, int n_bytes, uint64_t* barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),
+      "l"(from), "r"(n_bytes), "r"(shared_address(barrier))
+      : "memory");
+}
+/// Four matrices of eight rows of 16 bytes: lane 4 r + w has word w of row r of each; `to`: where lane 8 m +
+/// r puts row r of matrix m.
+__device__ inline void store_matrices(uint32_t to, const uint4& words) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(words.x),
+               "r"(words.y), "r"(words.z), "r"(words.w)
+               : "memory");
+}
+/// All warps of a warpgroup: registers that a thread keeps, or may use from now on.
+template <int kRegisters>
+__device__ inline void give_registers() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+template <int kRegisters>
+__device__ inline void take_registers() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+
+#endif
+
+}  // namespace tandem::cuda::device
