@@ -11,6 +11,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <future>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
@@ -68,7 +69,8 @@ class Journal {
 
   /// Adds a result, once a line. After an error the journal still holds all that was added before.
   void append(const JournalResult& result);
-  /// Puts what was added on the disk where the limits say so; call it now and then.
+  /// Sees to it that what was added is on the disk within the limits; call it now and then. Begins at half of
+  /// them and doesn't wait for the disk, which may take longer than a step, until they are reached.
   void sync_if_due();
   /// Puts what was added on the disk.
   void sync();
@@ -94,6 +96,9 @@ class Journal {
   void start(const JournalFacts& facts);
   bool take(uint64_t offset, const Head& head, const std::string& payload);
   void write_record(Kind kind, std::string_view payload);
+  bool has_unsynced(uint64_t n, std::chrono::steady_clock::duration age) const;
+  void begin_sync();
+  void end_sync();
 
   std::string path_;
   Disk& disk_;
@@ -113,6 +118,9 @@ class Journal {
   bool broken_ = false;  // a write failed and could not be taken back
   uint64_t n_unsynced_ = 0;
   std::chrono::steady_clock::time_point unsynced_since_{};
+  uint64_t n_syncing_ = 0;  // of the unsynced ones, that `syncing_` puts on the disk
+  std::chrono::steady_clock::time_point syncing_since_{};
+  std::future<int> syncing_;  // 0 or errno; last, so that it is awaited before the file is closed
 };
 
 }  // namespace tandem
