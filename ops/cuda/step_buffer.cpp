@@ -33,8 +33,10 @@ StepBuffer::StepBuffer(int64_t max_tokens, int64_t max_sequences, int64_t pages_
   }
   const int64_t pages = reserve(max_sequences * pages_stride, sizeof(int32_t));  // last: rarely all in use
   device_ = DeviceBuffer<std::byte>(static_cast<size_t>(n_bytes));
-  host_ = PinnedBuffer<std::byte>(static_cast<size_t>(n_bytes));
-  std::memset(host_.data(), 0, host_.bytes());
+  for (Staging& staging : staging_) {
+    staging.bytes = PinnedBuffer<std::byte>(static_cast<size_t>(n_bytes));
+    std::memset(staging.bytes.data(), 0, staging.bytes.bytes());
+  }
   check(cudaMemset(device_.data(), 0, device_.bytes()));  // page numbers that nobody has written name a page
   const auto at = [&]<class T>(T*& pointer, int64_t offset) {
     pointer = reinterpret_cast<T*>(device_.data() + offset);
@@ -101,7 +103,7 @@ void StepBuffer::copy(const StepBatch& batch, cudaStream_t stream) {
   const auto send = [&](const void* from, int64_t n_bytes) {
     const auto* first = static_cast<const std::byte*>(from);
     const auto offset = first - device_.data();
-    check(cudaMemcpyAsync(device_.data() + offset, host_.data() + offset, static_cast<size_t>(n_bytes),
+    check(cudaMemcpyAsync(device_.data() + offset, host() + offset, static_cast<size_t>(n_bytes),
                           cudaMemcpyHostToDevice, stream));
   };
   const auto rope_bytes = [&](size_t i) {
@@ -122,15 +124,16 @@ void StepBuffer::copy(const StepBatch& batch, cudaStream_t stream) {
 
 void StepBuffer::upload(const StepBatch& batch, uint32_t number, uint32_t host_offset, cudaStream_t stream) {
   require(holds(batch), "step buffer: too small", batch.tokens.size(), batch.sequences.size());
-  copied_.synchronize();  // the step before this one has been read
-  std::memcpy(host_.data(), &number, sizeof(number));
-  std::memcpy(host_.data() + sizeof(number), &host_offset, sizeof(host_offset));
+  turn_ = (turn_ + 1) % kTurns;
+  staging_[turn_].copied.synchronize();  // the step that was written here has been read
+  std::memcpy(host(), &number, sizeof(number));
+  std::memcpy(host() + sizeof(number), &host_offset, sizeof(host_offset));
   fill_slots(batch);
   std::copy(batch.tokens.begin(), batch.tokens.end(), const_cast<int32_t*>(host_at(view_.tokens)));
   fill_sequences(batch);
   fill_ropes();
   copy(batch, stream);
-  copied_.record(stream);
+  staging_[turn_].copied.record(stream);
 }
 
 }  // namespace tandem::cuda

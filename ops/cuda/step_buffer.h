@@ -2,6 +2,7 @@
 // to step while kernels and their arguments stay (step.h). Filled by the backend before each step.
 #pragma once
 
+#include <array>
 #include <span>
 #include <vector>
 
@@ -29,10 +30,18 @@ class StepBuffer {
   size_t bytes() const { return device_.bytes(); }
 
  private:
+  /// Where the host writes a step, while those before it may still wait for the device to read them.
+  struct Staging {
+    PinnedBuffer<std::byte> bytes;
+    Event copied;
+  };
+  static constexpr size_t kTurns = 3;
+
   template <class T>
   T* host_at(const T* device) {
-    return reinterpret_cast<T*>(host_.data() + (reinterpret_cast<const std::byte*>(device) - device_.data()));
+    return reinterpret_cast<T*>(host() + (reinterpret_cast<const std::byte*>(device) - device_.data()));
   }
+  std::byte* host() const { return staging_[turn_].bytes.data(); }
   void fill_slots(const StepBatch& batch);
   void fill_sequences(const StepBatch& batch);
   void fill_ropes();
@@ -44,8 +53,8 @@ class StepBuffer {
   std::span<RopeRows> ropes_;
   std::vector<int32_t> positions_;
   DeviceBuffer<std::byte> device_;
-  PinnedBuffer<std::byte> host_;
-  Event copied_;
+  std::array<Staging, kTurns> staging_;
+  size_t turn_ = 0;
   StepView view_;
 };
 
