@@ -150,7 +150,7 @@ void Journal::start(const JournalFacts& facts) {
   if (disk_.truncate(file_.get(), 0) != 0) fail_io(path_);
   is_new_ = true;
   offsets_.assign(offsets_.size(), 0);
-  end_ = n_done_ = n_failed_ = n_prompt_ = n_new_ = n_unsynced_ = 0;
+  end_ = n_done_ = n_failed_ = n_prompt_ = n_new_ = n_unsynced_ = n_syncing_ = 0;
   write_all(disk_, file_.get(), kMagic, path_);
   end_ = kMagic.size();
   write_record(facts_kind, facts.dump());
@@ -241,7 +241,8 @@ void Journal::sync_if_due() {
   }
 }
 
-/// In a thread of its own, which takes no signals: they are for the others.
+/// In a thread of its own, which takes no signals: they are for the others. Where the system has no thread to
+/// give, end_sync() does it.
 void Journal::begin_sync() {
   n_syncing_ = n_unsynced_;
   syncing_since_ = std::chrono::steady_clock::now();
@@ -249,7 +250,7 @@ void Journal::begin_sync() {
   sigset_t before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
-  syncing_ = std::async(std::launch::async, [this] { return disk_.sync(file_.get()) == 0 ? 0 : errno; });
+  syncing_ = std::async([&disk = disk_, fd = file_.get()] { return disk.sync(fd) == 0 ? 0 : errno; });
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 

@@ -3,6 +3,10 @@
 // journal is opened again. It belongs to one model, one input and one set of options, which its first record
 // names, and to one process at a time (flock). Used by launch/batch and launch/commands/batch.cpp on rank 0.
 //
+// An answer counts as acknowledged, and no crash loses it, when an fsync that began behind its append() has
+// come back, at the latest where JournalLimits are reached; a checkpoint on a signal, like the run's end,
+// calls sync(), which waits for the fsync that is under way and makes another for what came since.
+//
 // Layout: magic (8 bytes), then records: payload's length u32, kind u32, checksum u64, payload. The checksum
 // (XXH3) is seeded with the record's offset, length and kind. Kinds: facts (JSON object, text to text),
 // result (line u64, prompt tokens u64, new tokens u64, failed u64, then the text). Little-endian, as the
@@ -72,7 +76,7 @@ class Journal {
   /// Sees to it that what was added is on the disk within the limits; call it now and then. Begins at half of
   /// them and doesn't wait for the disk, which may take longer than a step, until they are reached.
   void sync_if_due();
-  /// Puts what was added on the disk.
+  /// Puts all that was added on the disk; comes back when it is there.
   void sync();
   int fd() const { return file_.get(); }
 

@@ -1,6 +1,7 @@
 // How long the device works on steps, and how long it has none: by events in its stream before a step's first
-// kernel, when the step's variables have been copied, and behind its last one. The CUDA backend owns one and
-// calls it for every step; costs two events a step, and waits only for steps long done.
+// kernel, when the step's variables have been copied, and behind its last one. What the device waits in the
+// middle of a step, for the host that launches it, is the step's. The CUDA backend owns one and calls it for
+// every step; costs two events a step, and waits only for steps long done.
 #pragma once
 
 #include <array>

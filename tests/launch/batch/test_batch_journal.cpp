@@ -9,6 +9,7 @@
 #include <condition_variable>
 #include <cstring>
 #include <functional>
+#include <future>
 #include <mutex>
 #include <optional>
 #include <set>
@@ -356,6 +357,28 @@ TEST(BatchJournal, WorkGoesOnWhileTheDiskTakesItsTime) {
   }
   const Journal journal(folder.file("j"), kFacts, kLines);
   expect_is(journal, 5, results());
+}
+
+TEST(BatchJournal, ACheckpointWaitsForTheSyncUnderWay) {
+  const ScratchFolder folder;
+  SlowDisk disk;
+  disk.allow(2);
+  Journal journal(folder.file("j"), kFacts, kLines, {.n_unsynced = 4, .unsynced_for = 1h},
+                  JournalOpening::go_on, disk);
+  journal.append(results()[0]);
+  journal.append(results()[1]);
+  journal.sync_if_due();
+  disk.await_begun(3);
+  journal.append(results()[2]);  // which the sync under way may have missed
+  std::future<void> checkpoint = std::async(std::launch::async, [&] { journal.sync(); });
+  EXPECT_EQ(checkpoint.wait_for(20ms), std::future_status::timeout);
+  disk.allow(1);
+  disk.await_begun(4);
+  EXPECT_EQ(checkpoint.wait_for(20ms), std::future_status::timeout);
+  disk.allow(1);
+  checkpoint.get();
+  journal.sync();  // nothing is left to do
+  EXPECT_EQ(disk.n_begun(), 4);
 }
 
 TEST(BatchJournal, TellsThatTheDiskRefusedMeanwhile) {
