@@ -101,6 +101,17 @@ void report_workspace(Session& session) {
   spdlog::debug("step buffers {:.1f} MiB", n_bytes / 0x1p20);
 }
 
+void report_device_time(Session& session, Communicator& communicator) {
+  const std::optional<DeviceTime> mine = session.model().backend().take_device_time();
+  if (!mine) return;  // then nobody has any
+  const double all_s = mine->busy_s + mine->idle_s;
+  const double share = all_s > 0.0 ? 100.0 * mine->idle_s / all_s : 0.0;
+  const std::vector<std::string> shares = communicator.gather_text(fmt::format("{:.2f} %", share));
+  if (communicator.rank() != 0 || mine->n_steps == 0) return;
+  spdlog::info("GPUs idle between steps: {} of {:.2f} s ({} steps; {:.1f} ms at once at most)",
+               fmt::join(shares, ", "), all_s, mine->n_steps, mine->longest_idle_s * 1e3);
+}
+
 int Generation::run(std::vector<int32_t> tokens, int64_t n_predict,
                     const std::function<bool(const std::string&)>& on_text, int64_t keep) {
   Engine& engine = session_.engine();

@@ -40,6 +40,10 @@ void report_load(Session& session, Communicator& communicator);
 /// A line of each rank for -v, once it has computed: what its step buffers take.
 void report_workspace(Session& session);
 
+/// How long the ranks' GPUs had no step to work on since the first one, as a note; nothing of CPUs.
+/// Collective, once all steps are done.
+void report_device_time(Session& session, Communicator& communicator);
+
 class Generation {
  public:
   Generation(Session& session, SamplingParams sampling, std::vector<std::string> stops, bool ignore_eos)

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -123,6 +124,14 @@ struct NormSpec {
   Readers readers;
 };
 
+/// A device's time from the begin of a first step to the end of a last one.
+struct DeviceTime {
+  int64_t n_steps = 0;
+  double busy_s = 0.0;          ///< in steps
+  double idle_s = 0.0;          ///< between one step's last operation and the next one's first
+  double longest_idle_s = 0.0;  ///< at once
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -196,6 +205,9 @@ class Backend {
   virtual TokenSampler* token_sampler() { return nullptr; }
   /// Where products have several roads (ops/cuda/roads.h); null where there is one.
   virtual cuda::RoadTuner* road_tuner() { return nullptr; }
+
+  /// Of the steps since the last call, all of which are done; none where the host computes.
+  virtual std::optional<DeviceTime> take_device_time() { return std::nullopt; }
 
   virtual size_t weight_bytes() const = 0;
   virtual size_t cache_bytes() const = 0;

@@ -10,7 +10,9 @@
 #include <array>
 #include <bit>
 #include <cerrno>
+#include <csignal>
 #include <cstring>
+#include <utility>
 
 #include "launch/batch/hash.h"
 #include "ops/core/check.h"
@@ -148,7 +150,7 @@ void Journal::start(const JournalFacts& facts) {
   if (disk_.truncate(file_.get(), 0) != 0) fail_io(path_);
   is_new_ = true;
   offsets_.assign(offsets_.size(), 0);
-  end_ = n_done_ = n_failed_ = n_prompt_ = n_new_ = n_unsynced_ = 0;
+  end_ = n_done_ = n_failed_ = n_prompt_ = n_new_ = n_unsynced_ = n_syncing_ = 0;
   write_all(disk_, file_.get(), kMagic, path_);
   end_ = kMagic.size();
   write_record(facts_kind, facts.dump());
@@ -222,18 +224,48 @@ void Journal::append(const JournalResult& result) {
   n_failed_ += head.failed;
   n_prompt_ += head.n_prompt;
   n_new_ += head.n_new;
-  sync_if_due();
+  if (has_unsynced(limits_.n_unsynced, limits_.unsynced_for)) sync();
+}
+
+/// Whether so many records, or one for so long, are not on the disk yet.
+bool Journal::has_unsynced(uint64_t n, std::chrono::steady_clock::duration age) const {
+  return n_unsynced_ > 0 && (n_unsynced_ >= n || std::chrono::steady_clock::now() - unsynced_since_ >= age);
 }
 
 void Journal::sync_if_due() {
-  if (n_unsynced_ == 0) return;
-  if (n_unsynced_ >= limits_.n_unsynced ||
-      std::chrono::steady_clock::now() - unsynced_since_ >= limits_.unsynced_for) {
+  if (syncing_.valid() && syncing_.wait_for(std::chrono::seconds(0)) == std::future_status::ready) end_sync();
+  if (has_unsynced(limits_.n_unsynced, limits_.unsynced_for)) {
     sync();
+  } else if (!syncing_.valid() && has_unsynced((limits_.n_unsynced + 1) / 2, limits_.unsynced_for / 2)) {
+    begin_sync();
   }
 }
 
+/// In a thread of its own, which takes no signals: they are for the others. Where the system has no thread to
+/// give, end_sync() does it.
+void Journal::begin_sync() {
+  n_syncing_ = n_unsynced_;
+  syncing_since_ = std::chrono::steady_clock::now();
+  sigset_t all;
+  sigset_t before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  syncing_ = std::async([&disk = disk_, fd = file_.get()] { return disk.sync(fd) == 0 ? 0 : errno; });
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+void Journal::end_sync() {
+  if (const int error = syncing_.get(); error != 0) {
+    broken_ = true;
+    errno = error;
+    fail_io(path_);
+  }
+  n_unsynced_ -= std::exchange(n_syncing_, 0);
+  unsynced_since_ = syncing_since_;  // what came since is no older
+}
+
 void Journal::sync() {
+  if (syncing_.valid()) end_sync();
   if (n_unsynced_ == 0) return;
   // After a failure nobody knows what the disk holds: it is never tried again, the next opening looks.
   if (disk_.sync(file_.get()) != 0) {

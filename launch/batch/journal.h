@@ -3,6 +3,10 @@
 // journal is opened again. It belongs to one model, one input and one set of options, which its first record
 // names, and to one process at a time (flock). Used by launch/batch and launch/commands/batch.cpp on rank 0.
 //
+// An answer counts as acknowledged, and no crash loses it, when an fsync that began behind its append() has
+// come back, at the latest where JournalLimits are reached; a checkpoint on a signal, like the run's end,
+// calls sync(), which waits for the fsync that is under way and makes another for what came since.
+//
 // Layout: magic (8 bytes), then records: payload's length u32, kind u32, checksum u64, payload. The checksum
 // (XXH3) is seeded with the record's offset, length and kind. Kinds: facts (JSON object, text to text),
 // result (line u64, prompt tokens u64, new tokens u64, failed u64, then the text). Little-endian, as the
@@ -11,6 +15,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <future>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
@@ -68,9 +73,10 @@ class Journal {
 
   /// Adds a result, once a line. After an error the journal still holds all that was added before.
   void append(const JournalResult& result);
-  /// Puts what was added on the disk where the limits say so; call it now and then.
+  /// Sees to it that what was added is on the disk within the limits; call it now and then. Begins at half of
+  /// them and doesn't wait for the disk, which may take longer than a step, until they are reached.
   void sync_if_due();
-  /// Puts what was added on the disk.
+  /// Puts all that was added on the disk; comes back when it is there.
   void sync();
   int fd() const { return file_.get(); }
 
@@ -94,6 +100,9 @@ class Journal {
   void start(const JournalFacts& facts);
   bool take(uint64_t offset, const Head& head, const std::string& payload);
   void write_record(Kind kind, std::string_view payload);
+  bool has_unsynced(uint64_t n, std::chrono::steady_clock::duration age) const;
+  void begin_sync();
+  void end_sync();
 
   std::string path_;
   Disk& disk_;
@@ -113,6 +122,9 @@ class Journal {
   bool broken_ = false;  // a write failed and could not be taken back
   uint64_t n_unsynced_ = 0;
   std::chrono::steady_clock::time_point unsynced_since_{};
+  uint64_t n_syncing_ = 0;  // of the unsynced ones, that `syncing_` puts on the disk
+  std::chrono::steady_clock::time_point syncing_since_{};
+  std::future<int> syncing_;  // 0 or errno; last, so that it is awaited before the file is closed
 };
 
 }  // namespace tandem

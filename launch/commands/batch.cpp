@@ -292,9 +292,14 @@ int batch_command(Job& job, const Arguments& arguments) {
   Session session(session_settings, communicator);
   bar.finish();
   report_load(session, communicator);
-  if (communicator.rank() != 0) return session.engine().follow();
-  const int code = run->compute(session);
-  session.engine().shutdown(code);
+  int code = 0;
+  if (communicator.rank() == 0) {
+    code = run->compute(session);
+    session.engine().shutdown(code);
+  } else {
+    code = session.engine().follow();
+  }
+  report_device_time(session, communicator);
   return code;
 }
 

@@ -1,6 +1,7 @@
 #include "ops/cpu/rope.h"
 
 #include <cmath>
+#include <numeric>
 
 #include "ops/core/check.h"
 #include "ops/cpu/kernels/row_kernels.h"
@@ -61,6 +62,27 @@ void RopeTable::fill(std::span<const int32_t> positions, std::span<const double>
     }
     out += 2 * n_pairs_;
   }
+}
+
+const float* RopeRows::row(int32_t position) {
+  constexpr int32_t kRun = 64;  // positions computed together
+  require(position >= 0 && n_pairs() > 0, "rope: a row", position, n_pairs());
+  const auto run = static_cast<size_t>(position / kRun);
+  if (run >= runs_.size()) runs_.resize(run + 1);
+  std::vector<float>& rows = runs_[run];
+  if (rows.empty()) {
+    std::vector<int32_t> positions(kRun);
+    std::iota(positions.begin(), positions.end(), static_cast<int32_t>(run) * kRun);
+    table_.fill(positions, inverse_frequency_, magnitude_);
+    rows.reserve(static_cast<size_t>(kRun * n_pairs() * 2));
+    for (int64_t t = 0; t < kRun; ++t) {
+      for (int64_t p = 0; p < n_pairs(); ++p) {
+        rows.push_back(table_.cosines(t)[p]);
+        rows.push_back(table_.sines(t)[p]);
+      }
+    }
+  }
+  return rows.data() + (position % kRun) * n_pairs() * 2;
 }
 
 void rope(const RopeHeads& heads, Isa isa) {

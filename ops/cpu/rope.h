@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "ops/cpu/isa.h"
@@ -33,6 +34,24 @@ class RopeTable {
   int64_t n_tokens_ = 0;
   int64_t n_pairs_ = 0;
   std::vector<float> values_;  // (n_tokens, 2, n_pairs)
+};
+
+/// The same rotations by position, each computed once and kept: for steps of many tokens, whose positions
+/// come again and again. Grows with the positions asked for.
+class RopeRows {
+ public:
+  explicit RopeRows(std::vector<double> inverse_frequency, double magnitude = 1.0)
+      : inverse_frequency_(std::move(inverse_frequency)), magnitude_(magnitude) {}
+
+  int64_t n_pairs() const { return static_cast<int64_t>(inverse_frequency_.size()); }
+  /// (n_pairs, 2): cos and sin, as RopeTable has them. Where there are pairs.
+  const float* row(int32_t position);
+
+ private:
+  std::vector<double> inverse_frequency_;
+  double magnitude_;
+  RopeTable table_;
+  std::vector<std::vector<float>> runs_;  // (kRun, n_pairs, 2) each; empty until one of it is asked for
 };
 
 struct RopeHeads {

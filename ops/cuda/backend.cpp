@@ -45,8 +45,9 @@ void CudaBackend::allocate(const BackendShape& shape) {
   for (size_t i = 0; i < counting.size(); ++i) counting[i] = static_cast<int32_t>(i);
   counting_ = DeviceBuffer<int32_t>(counting.size());
   check(cudaMemcpy(counting_.data(), counting.data(), counting_.bytes(), cudaMemcpyHostToDevice));
-  few_.emplace(std::min(n, kGraphTokens), std::min(n, kGraphTokens), shape.n_pages, ropes_);
-  many_.emplace(n, std::min(n, kMostSequences), shape.n_pages, ropes_);
+  for (const RopeSpec& rope : ropes_) rope_rows_.emplace_back(rope.inverse_frequency, rope.magnitude);
+  few_.emplace(std::min(n, kGraphTokens), std::min(n, kGraphTokens), shape.n_pages, rope_rows_);
+  many_.emplace(n, std::min(n, kMostSequences), shape.n_pages, rope_rows_);
   cache_.emplace(shape.n_layers, static_cast<int32_t>(shape.n_kv_heads), static_cast<int32_t>(shape.head_dim),
                  cache_type_of(shape.cache_type), shape.n_pages);
   AttentionShape attention = attention_shape(shape_);
@@ -78,6 +79,7 @@ void CudaBackend::run_step(const StepBatch& batch, const std::function<void()>& 
                         (collective_ == nullptr || collective_->capturable());
   step_ = recorded ? &*few_ : &*many_;
   step_->upload(batch, next_number_, sampler_ ? sampler_->host_offset() : 0, stream_.get());
+  clock_.begin(stream_.get());
   parts_.clear();  // which, when it is empty, sends each token by the road of single ones
   for (const StepSequence& sequence : batch.sequences) {
     if (options_.deterministic) break;
@@ -101,6 +103,7 @@ void CudaBackend::run_step(const StepBatch& batch, const std::function<void()>& 
   } else {
     n_exchanges_ = run();
   }
+  clock_.end(stream_.get());
   taken_.add(step_roads_);
   next_number_ += n_exchanges_;
   if (kind_.n_samples > 0) sampler_->launched(static_cast<int64_t>(kind_.n_samples), stream_.get());
@@ -154,6 +157,7 @@ std::span<const float> CudaBackend::head(std::span<const int64_t> outputs, const
                           static_cast<size_t>(n * n_vocab) * sizeof(float), cudaMemcpyDeviceToHost,
                           stream_.get()));
   }
+  clock_.prolong(stream_.get());
   stream_.synchronize();
   if (collective_) collective_->check_health();
   check_finite();

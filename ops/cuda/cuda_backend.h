@@ -20,6 +20,7 @@
 #include "ops/cuda/products.h"
 #include "ops/cuda/sampling.h"
 #include "ops/cuda/step_buffer.h"
+#include "ops/cuda/step_clock.h"
 
 #include <fmt/format.h>
 
@@ -109,6 +110,8 @@ class CudaBackend final : public Backend, public TokenSampler, public RoadTuner 
   void sample(const Vector& norm, float eps, const Matrix& head) override;
   std::vector<int32_t> collect() override;
 
+  std::optional<DeviceTime> take_device_time() override { return clock_.take(); }
+
   RoadTuner* road_tuner() override { return this; }
   std::optional<RoadKey> key_of(const Product& product) const override;
   std::optional<Roads> measure(std::span<const Product> alike) override;
@@ -164,7 +167,9 @@ class CudaBackend final : public Backend, public TokenSampler, public RoadTuner 
   std::optional<CudaKvCache> cache_;
   std::optional<AttentionScratch> scratch_;
   std::optional<Products> products_;
+  std::vector<RopeRows> rope_rows_;       // of ropes_
   std::optional<StepBuffer> few_, many_;  // steps that are recorded, and all others
+  StepClock clock_;
 
   // --- the step
   StepBuffer* step_ = nullptr;

@@ -8,11 +8,8 @@
 namespace tandem::cuda {
 
 StepBuffer::StepBuffer(int64_t max_tokens, int64_t max_sequences, int64_t pages_stride,
-                       std::span<const RopeSpec> ropes)
-    : max_tokens_(max_tokens),
-      max_sequences_(max_sequences),
-      ropes_(ropes.begin(), ropes.end()),
-      tables_(ropes.size()) {
+                       std::span<RopeRows> ropes)
+    : max_tokens_(max_tokens), max_sequences_(max_sequences), ropes_(ropes) {
   require(ropes.size() <= kMaxRopes, "step buffer: ropes", ropes.size());
   constexpr int64_t kAlign = 64;
   int64_t n_bytes = kAlign;  // the exchanges' number, host_offset
@@ -27,16 +24,20 @@ StepBuffer::StepBuffer(int64_t max_tokens, int64_t max_sequences, int64_t pages_
   const int64_t slot_of = reserve(max_sequences, sizeof(int32_t));
   const int64_t outputs = reserve(max_sequences, sizeof(int32_t));
   const int64_t output_slots = reserve(max_sequences, sizeof(int32_t));
+  small_bytes_ = n_bytes;
   std::array<int64_t, kMaxRopes> rope_at{};
   for (size_t i = 0; i < ropes.size(); ++i) {
-    const auto n_pairs = static_cast<int64_t>(ropes[i].inverse_frequency.size());
+    const int64_t n_pairs = ropes[i].n_pairs();
     view_.n_rot[i] = static_cast<int32_t>(2 * n_pairs);
     rope_at[i] = reserve(max_tokens * n_pairs * 2, sizeof(float));
   }
   const int64_t pages = reserve(max_sequences * pages_stride, sizeof(int32_t));  // last: rarely all in use
   device_ = DeviceBuffer<std::byte>(static_cast<size_t>(n_bytes));
-  host_ = PinnedBuffer<std::byte>(static_cast<size_t>(n_bytes));
-  std::memset(host_.data(), 0, host_.bytes());
+  for (Staging& staging : staging_) {
+    staging.bytes = PinnedBuffer<std::byte>(static_cast<size_t>(n_bytes));
+    std::memset(staging.bytes.data(), 0, staging.bytes.bytes());
+  }
+  check(cudaMemset(device_.data(), 0, device_.bytes()));  // page numbers that nobody has written name a page
   const auto at = [&]<class T>(T*& pointer, int64_t offset) {
     pointer = reinterpret_cast<T*>(device_.data() + offset);
   };
@@ -58,15 +59,10 @@ bool StepBuffer::holds(const StepBatch& batch) const {
 
 void StepBuffer::fill_ropes() {
   for (size_t i = 0; i < ropes_.size(); ++i) {
-    tables_[i].fill(positions_, ropes_[i].inverse_frequency, ropes_[i].magnitude);
+    const int64_t n_floats = 2 * ropes_[i].n_pairs();
+    if (n_floats == 0) continue;
     float* out = const_cast<float*>(host_at(view_.rope[i]));
-    const int64_t n_pairs = tables_[i].n_pairs();
-    for (int64_t t = 0; t < static_cast<int64_t>(positions_.size()); ++t) {
-      for (int64_t p = 0; p < n_pairs; ++p) {
-        *out++ = tables_[i].cosines(t)[p];
-        *out++ = tables_[i].sines(t)[p];
-      }
-    }
+    for (const int32_t position : positions_) out = std::copy_n(ropes_[i].row(position), n_floats, out);
   }
 }
 
@@ -82,13 +78,7 @@ void StepBuffer::fill_slots(const StepBatch& batch) {
   }
 }
 
-void StepBuffer::upload(const StepBatch& batch, uint32_t number, uint32_t host_offset, cudaStream_t stream) {
-  require(holds(batch), "step buffer: too small", batch.tokens.size(), batch.sequences.size());
-  copied_.synchronize();  // the step before this one has been read
-  std::memcpy(host_.data(), &number, sizeof(number));
-  std::memcpy(host_.data() + sizeof(number), &host_offset, sizeof(host_offset));
-  fill_slots(batch);
-  std::copy(batch.tokens.begin(), batch.tokens.end(), const_cast<int32_t*>(host_at(view_.tokens)));
+void StepBuffer::fill_sequences(const StepBatch& batch) {
   positions_.clear();
   auto* sequences = const_cast<int32_t*>(host_at(view_.sequences));
   auto* pages = const_cast<int32_t*>(host_at(view_.pages));
@@ -106,12 +96,44 @@ void StepBuffer::upload(const StepBatch& batch, uint32_t number, uint32_t host_o
   require(positions_.size() == batch.tokens.size(), "sequences do not cover the step's tokens",
           positions_.size());
   std::copy(positions_.begin(), positions_.end(), const_cast<int32_t*>(host_at(view_.positions)));
+}
+
+/// The small arrays whole, with the first rotations behind them; the other rotations; each sequence's pages.
+void StepBuffer::copy(const StepBatch& batch, cudaStream_t stream) {
+  const auto send = [&](const void* from, int64_t n_bytes) {
+    const auto* first = static_cast<const std::byte*>(from);
+    const auto offset = first - device_.data();
+    check(cudaMemcpyAsync(device_.data() + offset, host() + offset, static_cast<size_t>(n_bytes),
+                          cudaMemcpyHostToDevice, stream));
+  };
+  const auto rope_bytes = [&](size_t i) {
+    return static_cast<int64_t>(batch.tokens.size()) * view_.n_rot[i] * static_cast<int64_t>(sizeof(float));
+  };
+  send(device_.data(), small_bytes_ + (ropes_.empty() ? 0 : rope_bytes(0)));
+  for (size_t i = 1; i < ropes_.size(); ++i) {
+    if (rope_bytes(i) > 0) send(view_.rope[i], rope_bytes(i));
+  }
+  size_t most_pages = 0;
+  for (const StepSequence& sequence : batch.sequences)
+    most_pages = std::max(most_pages, sequence.pages.size());
+  const size_t pitch = static_cast<size_t>(view_.pages_stride) * sizeof(int32_t);
+  check(cudaMemcpy2DAsync(const_cast<int32_t*>(view_.pages), pitch, host_at(view_.pages), pitch,
+                          most_pages * sizeof(int32_t), batch.sequences.size(), cudaMemcpyHostToDevice,
+                          stream));
+}
+
+void StepBuffer::upload(const StepBatch& batch, uint32_t number, uint32_t host_offset, cudaStream_t stream) {
+  require(holds(batch), "step buffer: too small", batch.tokens.size(), batch.sequences.size());
+  turn_ = (turn_ + 1) % kTurns;
+  staging_[turn_].copied.synchronize();  // the step that was written here has been read
+  std::memcpy(host(), &number, sizeof(number));
+  std::memcpy(host() + sizeof(number), &host_offset, sizeof(host_offset));
+  fill_slots(batch);
+  std::copy(batch.tokens.begin(), batch.tokens.end(), const_cast<int32_t*>(host_at(view_.tokens)));
+  fill_sequences(batch);
   fill_ropes();
-  const auto end = reinterpret_cast<const std::byte*>(
-      view_.pages + static_cast<int64_t>(batch.sequences.size()) * view_.pages_stride);
-  check(cudaMemcpyAsync(device_.data(), host_.data(), static_cast<size_t>(end - device_.data()),
-                        cudaMemcpyHostToDevice, stream));
-  copied_.record(stream);
+  copy(batch, stream);
+  staging_[turn_].copied.record(stream);
 }
 
 }  // namespace tandem::cuda

@@ -40,7 +40,9 @@ Model::Model(const GgufFile& file, const ModelConfig& config, const SplitWeights
       backend_(std::move(backend)),
       weights_((check_fit(file),
                 load_weights(file, config, plan_, communicator, *backend_, load_stats_, progress))) {
-  backend_->set_ropes({rope_spec(config_.rope, weights_.rope_factors), rope_spec(config_.rope_local, {})});
+  std::vector<RopeSpec> ropes = {rope_spec(config_.rope, weights_.rope_factors)};
+  if (config_.window > 0) ropes.push_back(rope_spec(config_.rope_local, {}));
+  backend_->set_ropes(std::move(ropes));
   backend_->allocate(shape_);
   for (const LayerWeights& layer : weights_.layers) {
     attention_readers_.push_back(attention_readers(layer));

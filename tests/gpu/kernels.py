@@ -32,7 +32,7 @@ SANITIZED = [
     ("synccheck", "test_cuda_norm", "*", 1),
     ("synccheck", "test_cuda_attention", "*EveryCacheType*:*EveryHeadSize*:*Prompts*", 3),
 ]
-NO_KERNELS = {"test_cuda_memory"}  # nothing for a tool that watches kernels
+NO_KERNELS = {"test_cuda_memory", "test_cuda_step_clock"}  # nothing for a tool that watches kernels
 NOT_LISTED = "*"  # a program of kernels that the list doesn't know: all of it
 
 

@@ -5,8 +5,12 @@
 #include <gtest/gtest.h>
 
 #include <cerrno>
+#include <chrono>
+#include <condition_variable>
 #include <cstring>
 #include <functional>
+#include <future>
+#include <mutex>
 #include <optional>
 #include <set>
 
@@ -16,6 +20,8 @@
 
 namespace tandem::test {
 namespace {
+
+using namespace std::chrono_literals;
 
 constexpr uint64_t kLines = 6;
 const JournalFacts kFacts = {{"model", "m"}, {"temp", 0}};
@@ -286,6 +292,110 @@ TEST(BatchJournal, FailsForGoodWhereAWriteCannotBeTakenBack) {
       failed = failed || fails;
     }
   }
+}
+
+/// Its syncs end when they are told to, and so as they are told to.
+class SlowDisk : public Disk {
+ public:
+  int sync(int fd) override {
+    std::unique_lock lock(mutex_);
+    ++n_begun_;
+    changed_.notify_all();
+    changed_.wait(lock, [&] { return n_allowed_ > n_ended_; });
+    ++n_ended_;
+    if (error_ == 0) return Disk::sync(fd);
+    errno = error_;
+    return -1;
+  }
+  void allow(int n, int error = 0) {
+    const std::scoped_lock lock(mutex_);
+    n_allowed_ += n;
+    error_ = error;
+    changed_.notify_all();
+  }
+  void await_begun(int n) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return n_begun_ >= n; });
+  }
+  int n_begun() {
+    const std::scoped_lock lock(mutex_);
+    return n_begun_;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  int n_begun_ = 0;
+  int n_allowed_ = 0;
+  int n_ended_ = 0;
+  int error_ = 0;
+};
+
+TEST(BatchJournal, WorkGoesOnWhileTheDiskTakesItsTime) {
+  const ScratchFolder folder;
+  SlowDisk disk;
+  disk.allow(2);  // the new file, and its folder
+  {
+    Journal journal(folder.file("j"), kFacts, kLines, {.n_unsynced = 4, .unsynced_for = 1h},
+                    JournalOpening::go_on, disk);
+    journal.append(results()[0]);
+    journal.sync_if_due();
+    EXPECT_EQ(disk.n_begun(), 2);  // of one record nothing is due
+    journal.append(results()[1]);
+    journal.sync_if_due();
+    disk.await_begun(3);
+    journal.append(results()[2]);
+    journal.sync_if_due();  // comes back, although the disk doesn't
+    EXPECT_EQ(disk.n_begun(), 3);
+    disk.allow(2);
+    journal.append(results()[3]);  // the limit: waits for both
+    EXPECT_EQ(disk.n_begun(), 4);
+    disk.allow(1);
+    journal.append(results()[4]);
+    journal.sync();
+    EXPECT_EQ(disk.n_begun(), 5);
+  }
+  const Journal journal(folder.file("j"), kFacts, kLines);
+  expect_is(journal, 5, results());
+}
+
+TEST(BatchJournal, ACheckpointWaitsForTheSyncUnderWay) {
+  const ScratchFolder folder;
+  SlowDisk disk;
+  disk.allow(2);
+  Journal journal(folder.file("j"), kFacts, kLines, {.n_unsynced = 4, .unsynced_for = 1h},
+                  JournalOpening::go_on, disk);
+  journal.append(results()[0]);
+  journal.append(results()[1]);
+  journal.sync_if_due();
+  disk.await_begun(3);
+  journal.append(results()[2]);  // which the sync under way may have missed
+  std::future<void> checkpoint = std::async(std::launch::async, [&] { journal.sync(); });
+  EXPECT_EQ(checkpoint.wait_for(20ms), std::future_status::timeout);
+  disk.allow(1);
+  disk.await_begun(4);
+  EXPECT_EQ(checkpoint.wait_for(20ms), std::future_status::timeout);
+  disk.allow(1);
+  checkpoint.get();
+  journal.sync();  // nothing is left to do
+  EXPECT_EQ(disk.n_begun(), 4);
+}
+
+TEST(BatchJournal, TellsThatTheDiskRefusedMeanwhile) {
+  const ScratchFolder folder;
+  SlowDisk disk;
+  disk.allow(2);
+  Journal journal(folder.file("j"), kFacts, kLines, {.n_unsynced = 4, .unsynced_for = 1h},
+                  JournalOpening::go_on, disk);
+  journal.append(results()[0]);
+  journal.append(results()[1]);
+  journal.sync_if_due();
+  disk.await_begun(3);
+  disk.allow(1, EIO);
+  const auto [code, text] = refusal_of([&] { journal.sync(); });
+  EXPECT_EQ(code, ExitCode::io);
+  EXPECT_NE(text.find(std::strerror(EIO)), std::string::npos) << text;
+  EXPECT_EQ(refusal_of([&] { journal.append(results()[2]); }).first, ExitCode::io);  // for good
 }
 
 TEST(BatchOutput, AFailingDiskLeavesTheOldOutputAndTheJournal) {

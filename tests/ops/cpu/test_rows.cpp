@@ -225,6 +225,22 @@ TEST(Rope, TablesDependOnThePositionAlone) {
   EXPECT_FALSE(same_bits({alone.sines(0), 3}, {among.sines(0), 3}));
 }
 
+TEST(Rope, KeptRowsAreTheTables) {
+  const std::vector<double> frequencies = {1.0, 0.1, 0.01};
+  RopeRows rows(frequencies, 1.07);
+  RopeTable table;
+  for (const int32_t position : {9000, 0, 63, 64, 9000, 1}) {
+    table.fill(std::array{position}, frequencies, 1.07);
+    std::vector<float> expected;
+    for (int64_t p = 0; p < table.n_pairs(); ++p) {
+      expected.push_back(table.cosines(0)[p]);
+      expected.push_back(table.sines(0)[p]);
+    }
+    EXPECT_TRUE(same_bits({rows.row(position), 6}, expected)) << position;
+    EXPECT_FALSE(same_bits({rows.row(position + 1), 6}, expected)) << position;
+  }
+}
+
 TEST(Gate, MatchesTheTruth) {
   Random random(9);
   for (const int64_t n : kLengths) {
