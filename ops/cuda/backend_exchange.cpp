@@ -42,35 +42,55 @@ bool CudaBackend::exchanges_bulk() const {
   return collective_ && n_tokens_ > kExchangeTokens;
 }
 
-/// The all-reduce of these tokens' partial rows, as soon as the piece is ready.
+/// The exchange of these tokens' partial rows, as soon as the piece is ready.
 void CudaBackend::start_exchange(Range tokens, size_t piece) {
   check(cudaStreamWaitEvent(exchange_stream_.get(), pieces_[piece].ready.get()));
-  collective_->all_reduce(partial_.data() + tokens.begin * shape_.n_embd, tokens.size() * shape_.n_embd,
-                          exchange_stream_.get());
+  const Range floats{tokens.begin * shape_.n_embd, tokens.end * shape_.n_embd};
+  if (copies_bulk()) {
+    if (piece == 0) copies_.begin(collective_->windows());
+    copies_.swap(partial_.data(), floats, exchange_stream_.get());
+  } else {
+    collective_->all_reduce(partial_.data() + floats.begin, floats.size(), exchange_stream_.get());
+  }
   pieces_[piece].done.record(exchange_stream_);
   pieces_[piece].tokens = tokens;
   n_pieces_ = piece + 1;
 }
 
-/// The product in two pieces, so that the first one's sums travel while the second is multiplied. Every rank
-/// cuts alike, also one that has nothing to multiply.
+/// Tokens that are multiplied and travel together. Copies cost no multiprocessors, and most of an exchange's
+/// time goes by beside the unpacking of the next weights, so the product is not cut into less than a wave of
+/// tiles (of 128 x 256 on the 132 multiprocessors of a Hopper GPU): half a wave takes as long as a whole one.
+/// An all-reduce of kernels takes longer than the unpacking and is worth two pieces sooner.
+int64_t CudaBackend::piece_tokens() const {
+  constexpr int64_t kGrain = 64;                     // of the matrix kernels
+  constexpr int64_t kWaveFloats = int64_t{1} << 22;  // that a wave of tiles makes
+  constexpr int64_t kLeastTokens = 256;              // that are worth cutting for an all-reduce
+  int64_t n = n_tokens_ < kLeastTokens ? 1 : 2;
+  if (cut_for_copies())
+    n = std::clamp<int64_t>(n_tokens_ * shape_.n_embd / kWaveFloats, 1, int64_t{kMostPieces});
+  return round_up(ceil_div(n_tokens_, n), kGrain);
+}
+
+/// The product in pieces, so that the first ones' sums travel while the next are multiplied. Every rank cuts
+/// alike, also one that has nothing to multiply.
 void CudaBackend::partial_pieces(const GemvOperand& part, ActivationSet& x) {
-  constexpr int64_t kLeastTokens = 256;  // that are worth cutting
-  constexpr int64_t kGrain = 64;         // of the matrix kernels
-  const int64_t first = n_tokens_ < kLeastTokens ? n_tokens_ : round_up(n_tokens_ / 2, kGrain);
-  const std::array<Range, 2> tokens = {Range{0, first}, Range{first, n_tokens_}};
-  const size_t n = first < n_tokens_ ? 2 : 1;
+  const int64_t step = piece_tokens();
   const DeviceMatrix& matrix = on_device(*part.weight);
   if (matrix.empty()) clear_partial();
+  const auto n = static_cast<size_t>(ceil_div(n_tokens_, step));
+  const auto tokens = [&](size_t i) {
+    const int64_t begin = static_cast<int64_t>(i) * step;
+    return Range{begin, std::min(n_tokens_, begin + step)};
+  };
   for (size_t i = 0; i < n; ++i) {
     GemvOptions options{Epilogue::none, false};
-    options.first_token = tokens[i].begin;
+    options.first_token = tokens(i).begin;
     if (!matrix.empty())
       step_roads_.add(
-          products_->multiply({&part, 1}, input_of(x, matrix), tokens[i].size(), options, stream_.get()));
+          products_->multiply({&part, 1}, input_of(x, matrix), tokens(i).size(), options, stream_.get()));
     pieces_[i].ready.record(stream_);
   }
-  for (size_t i = 0; i < n; ++i) start_exchange(tokens[i], i);
+  for (size_t i = 0; i < n; ++i) start_exchange(tokens(i), i);
 }
 
 /// add_norm() behind the bulk exchange; the next product's weights are unpacked while it is awaited.
@@ -82,6 +102,11 @@ void CudaBackend::reduce_bulk(AddNorm what, Readers next) {
   products_->prepare(next, n_tokens_, stream_.get());
   what.slots[0] = partial_.data();
   what.n_slots = 1;
+  if (copies_bulk()) {
+    what.slots[options_.rank] = partial_.data();
+    what.slots[1 - options_.rank] = copies_.theirs();
+    what.n_slots = 2;
+  }
   for (size_t i = 0; i < n_pieces_; ++i) {
     check(cudaStreamWaitEvent(stream_.get(), pieces_[i].done.get()));
     what.first_token = pieces_[i].tokens.begin;

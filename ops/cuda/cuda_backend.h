@@ -17,6 +17,7 @@
 #include "ops/cuda/experts.h"
 #include "ops/cuda/graph.h"
 #include "ops/cuda/norm.h"
+#include "ops/cuda/peer_copies.h"
 #include "ops/cuda/products.h"
 #include "ops/cuda/sampling.h"
 #include "ops/cuda/step_buffer.h"
@@ -50,7 +51,10 @@ inline Epilogue epilogue_of(Gate gate) {
 class CudaBackend final : public Backend, public TokenSampler, public RoadTuner {
  public:
   CudaBackend(const CudaBackendOptions& options, std::unique_ptr<DeviceCollective> collective)
-      : options_(options), collective_(std::move(collective)), not_finite_(1) {
+      : options_(options),
+        collective_(std::move(collective)),
+        not_finite_(1),
+        copies_(options.bulk, options.rank) {
     check(cudaGetDeviceProperties(&properties_, options.device));
     *not_finite_.data() = 0;
   }
@@ -132,11 +136,18 @@ class CudaBackend final : public Backend, public TokenSampler, public RoadTuner 
     return set.get(products_->form_of(matrix, n_tokens_), matrix.cols());
   }
   /// Whether the step's partial rows are more than the peers' windows are for, or there are no windows and
-  /// nothing is recorded: they travel by all_reduce() in a stream of their own, beside what can be done
-  /// meanwhile.
+  /// nothing is recorded: they travel in a stream of their own, beside what can be done meanwhile, by copies
+  /// where copies_bulk(), else by all_reduce().
   bool exchanges_bulk() const;
+  /// Whether the step's partial rows have room in the windows of two ranks.
+  bool copies_bulk() const { return cut_for_copies() && !collective_->windows().empty(); }
+  /// The same, also where the exchange is silent.
+  bool cut_for_copies() const {
+    return collective_->has_windows() && copies_.carries(n_tokens_ * shape_.n_embd);
+  }
   void products(std::span<const GemvOperand> parts, ActivationSet& x);
   void partial_product(const Matrix& weight, ActivationSet& x);
+  int64_t piece_tokens() const;
   void partial_pieces(const GemvOperand& part, ActivationSet& x);
   void start_exchange(Range tokens, size_t piece);
   PeerWindows peer_windows(uint32_t number) const;
@@ -202,11 +213,13 @@ class CudaBackend final : public Backend, public TokenSampler, public RoadTuner 
   struct Piece {
     Range tokens;
     Event ready;  ///< its partial rows are there
-    Event done;   ///< all ranks' sums are there
+    Event done;   ///< all ranks' sums are there, or with copies the other rank's rows
   };
+  static constexpr size_t kMostPieces = 8;
   Stream exchange_stream_{Stream::Priority::high};
-  std::array<Piece, 2> pieces_;
-  size_t n_pieces_ = 0;             ///< of the exchange that is under way
+  std::array<Piece, kMostPieces> pieces_;
+  size_t n_pieces_ = 0;  ///< of the exchange that is under way
+  PeerCopies copies_;
   DeviceBuffer<int32_t> counting_;  // 0, 1, 2 …
   ActivationSet sample_input_;
   ActivationSet head_input_;
