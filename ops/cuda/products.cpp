@@ -166,6 +166,14 @@ void Products::multiply_panels(const GemvOperand& part, const CudaActivations& x
   }
 }
 
+bool Products::writes_records(std::span<const GemvOperand> parts, ActForm form, int64_t n_tokens,
+                              const CudaActivations& out) const {
+  const CudaMatrix& weight = *parts[0].weight;
+  const Road road = road_of(parts, form, n_tokens);
+  if (road == Road::blas) return writes_halves(weight.n_rows(), out);
+  return road == Road::gemv && cuda::writes_records(weight.type(), weight.n_rows(), out);
+}
+
 void Products::multiply_blas(std::span<const GemvOperand> parts, const CudaActivations& x, int64_t n_tokens,
                              const GemvOptions& options, cudaStream_t stream) {
   require(options.expert == nullptr && options.factor == nullptr && !options.accumulate &&
@@ -192,7 +200,13 @@ void Products::multiply_blas(std::span<const GemvOperand> parts, const CudaActiv
   }
   if (options.epilogue != Epilogue::none) {
     require(full.size() == 2, "products: gate and up", full.size());
-    gate_rows(options.epilogue, raw_rows(full[0], x, tokens), raw_rows(full[1], x, tokens), stream);
+    const RawRows gate = raw_rows(full[0], x, tokens);
+    const RawRows up = raw_rows(full[1], x, tokens);
+    if (options.records != nullptr) {
+      gate_halves(options.epilogue, gate, up, *options.records, tokens.begin, options.not_finite, stream);
+    } else {
+      gate_rows(options.epilogue, gate, up, stream);
+    }
     return;
   }
   for (const GemvOperand& part : full) {

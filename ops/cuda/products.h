@@ -37,8 +37,12 @@ class Products {
   /// The road of n_tokens in that form through these parts.
   Road road_of(std::span<const GemvOperand> parts, ActForm form, int64_t n_tokens) const;
 
-  /// As gemv(), on that road; returns it. Parts have the same roads. Experts, factor, accumulation, records
-  /// and peers are for gemv.
+  /// Whether n_tokens of gate and up in that form, on their road, can go to `out` as options.records.
+  bool writes_records(std::span<const GemvOperand> parts, ActForm form, int64_t n_tokens,
+                      const CudaActivations& out) const;
+
+  /// As gemv(), on that road; returns it. Parts have the same roads. Experts, factor, accumulation and peers
+  /// are for gemv, records where writes_records() says so.
   Road multiply(std::span<const GemvOperand> parts, const CudaActivations& x, int64_t n_tokens,
                 const GemvOptions& options, cudaStream_t stream);
 
