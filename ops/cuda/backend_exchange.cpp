@@ -94,12 +94,12 @@ void CudaBackend::partial_pieces(const GemvOperand& part, ActivationSet& x) {
 }
 
 /// add_norm() behind the bulk exchange; the next product's weights are unpacked while it is awaited.
-void CudaBackend::reduce_bulk(AddNorm what, Readers next) {
+void CudaBackend::reduce_bulk(AddNorm what, Readers next, Readers later) {
   if (n_pieces_ == 0) {
     pieces_[0].ready.record(stream_);
     start_exchange({0, n_tokens_}, 0);
   }
-  products_->prepare(next, n_tokens_, stream_.get());
+  products_->prepare(next, later, n_tokens_, stream_.get());
   what.slots[0] = partial_.data();
   what.n_slots = 1;
   if (copies_bulk()) {
@@ -134,7 +134,7 @@ void CudaBackend::reduce_add_norm(const NormSpec& norm) {
     what.out[n_outputs++] = out;
   }
   if (exchanges_bulk()) {
-    reduce_bulk(what, norm.readers);
+    reduce_bulk(what, norm.readers, norm.later);
     return;
   }
   if (collective_ && !collective_->windows().empty()) {

@@ -160,7 +160,7 @@ class CudaBackend final : public Backend, public TokenSampler, public RoadTuner 
   void sorted_experts(std::span<const std::unique_ptr<Matrix>> gates,
                       std::span<const std::unique_ptr<Matrix>> ups,
                       std::span<const std::unique_ptr<Matrix>> downs, Gate gate_kind);
-  void reduce_bulk(AddNorm what, Readers next);
+  void reduce_bulk(AddNorm what, Readers next, Readers later);
   void check_finite();
 
   CudaBackendOptions options_;
