@@ -4,7 +4,8 @@
 // peer_fused/COLS/early: sums of one token's row, residual, norm and quantisation in one kernel, as decoding
 // has it, of which 50 are a CUDA graph; early 1: by programmatic dependent launch, as steps are recorded.
 // nccl_norm/COLS: NCCL's all-reduce of the same row and the same norm kernel behind it, in a graph.
-// copies/BYTES: two ranks' exchange of so many bytes by copies into each other's window, without the sums.
+// copies/BYTES/PIECES: two ranks' exchange of so many bytes by copies into each other's window, as a prompt's
+// step has it, without products and sums: from the work's stream to the copies' and to what awaits them.
 // nccl/BYTES, mpi/BYTES: the all-reduce of so many bytes of floats alone (nccl in a graph, mpi call by call).
 // Times are manual, of one exchange, on rank 0: nine repetitions, read the median. Only rank 0 speaks.
 #include <benchmark/benchmark.h>
@@ -102,7 +103,7 @@ BulkWindow bulk_of(int n_ranks) {
           .slot_bytes = n_ranks == 2 ? static_cast<int64_t>(kMostBytes) : 0};
 }
 
-/// Exchanges by copies, one behind another.
+/// Exchanges by copies, one behind another: each begins when the last one's rows have come.
 class Copies {
  public:
   Copies(Communicator& comm, const PeerMemory& memory)
@@ -111,18 +112,22 @@ class Copies {
         copies_(bulk_of(comm.size()), comm.rank()),
         rows_(kMostBytes / sizeof(float)) {
     check(cudaMemset(rows_.data(), 0, rows_.bytes()));
+    copies_.open();
     check(cudaDeviceSynchronize());
   }
-  double us(size_t n_bytes) {
-    constexpr int kExchanges = 10;
-    const Range floats{0, static_cast<int64_t>(n_bytes / sizeof(float))};
+  double us(size_t n_bytes, int64_t n_pieces) {
+    constexpr int kExchanges = 20;
+    const auto n = static_cast<int64_t>(n_bytes / sizeof(float)) / n_pieces;
     const Event begin;
     const Event end;
     comm_.barrier();
     for (int i = -2; i < kExchanges; ++i) {
       if (i == 0) begin.record(stream_);
+      ready_.record(stream_);
+      check(cudaStreamWaitEvent(copying_.get(), ready_.get()));
       copies_.begin(memory_.windows());
-      copies_.swap(rows_.data(), floats, stream_.get());
+      for (int64_t p = 0; p < n_pieces; ++p) copies_.send(rows_.data(), {p * n, (p + 1) * n}, copying_.get());
+      copies_.await(stream_.get());
     }
     end.record(stream_);
     stream_.synchronize();
@@ -133,7 +138,9 @@ class Copies {
   Communicator& comm_;
   const PeerMemory& memory_;
   PeerCopies copies_;
-  Stream stream_{Stream::Priority::high};
+  Stream stream_;
+  Stream copying_{Stream::Priority::high};
+  Event ready_;
   DeviceBuffer<float> rows_;
 };
 
@@ -166,7 +173,11 @@ void register_all(Communicator& comm, Ways& ways) {
     const auto all_reduce = [&comm, n_bytes, n_repeats](DeviceCollective& collective) {
       return measure_all_reduce_us(collective, comm, n_bytes, n_repeats);
     };
-    if (ways.copies) add(fmt::format("copies/{}", n_bytes), [=, &ways] { return ways.copies->us(n_bytes); });
+    for (const int64_t n_pieces : {1, 2, 4}) {
+      if (!ways.copies) continue;
+      add(fmt::format("copies/{}/{}", n_bytes, n_pieces),
+          [=, &ways] { return ways.copies->us(n_bytes, n_pieces); });
+    }
     if (ways.nccl) add(fmt::format("nccl/{}", n_bytes), [=, &ways] { return all_reduce(*ways.nccl); });
     add(fmt::format("mpi/{}", n_bytes), [=, &ways] { return all_reduce(*ways.mpi); });
   }

@@ -19,6 +19,7 @@ GpuBackend make_gpu_backend(const GpuRequest& request, Communicator& communicato
   CudaBackendOptions options;
   options.device = placement.gpu.device;
   options.rank = communicator.rank();
+  options.shared = placement.shared;
   options.graphs = request.graphs;
   options.deterministic = request.deterministic;
   options.mem_fraction = request.mem_fraction;

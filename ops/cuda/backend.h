@@ -19,6 +19,7 @@ struct CudaBackendOptions {
   double mem_fraction = 0.95;  ///< of the device's memory that may be used
   bool early = true;           ///< programmatic dependent launch where the GPU has it
   cuda::BulkWindow bulk = {};  ///< where large sums lie in the collective's windows, if it has any
+  bool shared = false;         ///< other ranks are on the same device
 };
 
 /// `collective` is null for a rank that is alone. Throws Error(unavailable) where the device can't be used.

@@ -58,7 +58,10 @@ class CudaBackend final : public Backend, public TokenSampler, public RoadTuner 
     check(cudaGetDeviceProperties(&properties_, options.device));
     *not_finite_.data() = 0;
   }
-  ~CudaBackend() override { cudaStreamSynchronize(stream_.get()); }
+  ~CudaBackend() override {
+    cudaStreamSynchronize(stream_.get());
+    cudaStreamSynchronize(exchange_stream_.get());
+  }
 
   std::string_view kind() const override { return "CUDA"; }
   std::string describe() const override {
@@ -147,7 +150,11 @@ class CudaBackend final : public Backend, public TokenSampler, public RoadTuner 
   }
   void products(std::span<const GemvOperand> parts, ActivationSet& x);
   void partial_product(const Matrix& weight, ActivationSet& x);
-  int64_t piece_tokens() const;
+  int64_t copied_tokens() const;
+  int64_t piece_tokens(const GemvOperand& part, ActForm form) const;
+  void await_sent();
+  void send_copies(Range tokens);
+  void add_copies(AddNorm& what);
   void partial_pieces(const GemvOperand& part, ActivationSet& x);
   void start_exchange(Range tokens, size_t piece);
   PeerWindows peer_windows(uint32_t number) const;
@@ -213,13 +220,15 @@ class CudaBackend final : public Backend, public TokenSampler, public RoadTuner 
   struct Piece {
     Range tokens;
     Event ready;  ///< its partial rows are there
-    Event done;   ///< all ranks' sums are there, or with copies the other rank's rows
+    Event done;   ///< all ranks' sums are there
   };
   static constexpr size_t kMostPieces = 8;
   Stream exchange_stream_{Stream::Priority::high};
   std::array<Piece, kMostPieces> pieces_;
   size_t n_pieces_ = 0;  ///< of the exchange that is under way
   PeerCopies copies_;
+  Event sent_rows_;                 ///< the last exchange's copies have read partial_
+  bool sending_ = false;            ///< and nothing in stream_ has awaited that yet
   DeviceBuffer<int32_t> counting_;  // 0, 1, 2 …
   ActivationSet sample_input_;
   ActivationSet head_input_;

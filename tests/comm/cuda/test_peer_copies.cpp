@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <functional>
 #include <iterator>
 #include <thread>
 
@@ -69,21 +70,25 @@ void doze(void* /*nothing*/) {
 class Rank {
  public:
   Rank(const PeerMemory& memory, const BulkWindow& where, int rank)
-      : memory_(memory), copies_(where, rank), partial_(kTokens * kCols) {}
+      : memory_(memory), copies_(where, rank), partial_(kTokens * kCols) {
+    copies_.open();
+    check(cudaDeviceSynchronize());
+  }
 
   /// One exchange of n_tokens rows in pieces of `step`, behind which the other's rows are put to `got`.
   void exchange(const DeviceBuffer<float>& rows, int64_t n_tokens, int64_t step, DeviceBuffer<float>& got,
                 bool late, bool slow) {
     const size_t n_bytes = static_cast<size_t>(n_tokens * kCols) * sizeof(float);
+    check(cudaStreamWaitEvent(work_.get(), done_.get()));  // the last rows are read
     if (late) check(cudaLaunchHostFunc(work_.get(), doze, nullptr));
     check(cudaMemcpyAsync(partial_.data(), rows.data(), n_bytes, cudaMemcpyDeviceToDevice, work_.get()));
     ready_.record(work_);
     check(cudaStreamWaitEvent(copying_.get(), ready_.get()));
     copies_.begin(memory_.windows());
     for (int64_t t = 0; t < n_tokens; t += step)
-      copies_.swap(partial_.data(), {t * kCols, std::min(n_tokens, t + step) * kCols}, copying_.get());
+      copies_.send(partial_.data(), {t * kCols, std::min(n_tokens, t + step) * kCols}, copying_.get());
     done_.record(copying_);
-    check(cudaStreamWaitEvent(work_.get(), done_.get()));
+    copies_.await(work_.get());
     if (slow) check(cudaLaunchHostFunc(work_.get(), doze, nullptr));
     check(cudaMemcpyAsync(got.data(), copies_.theirs(), n_bytes, cudaMemcpyDeviceToDevice, work_.get()));
   }
@@ -101,6 +106,21 @@ class Rank {
   Event ready_;
   Event done_;
 };
+
+TEST(Arrivals, go_round) {
+  constexpr uint32_t kMost = kArrivalNumbers;
+  EXPECT_FALSE(has_arrived(0, 1));  // of a window that is new
+  EXPECT_TRUE(has_arrived(1, 1));
+  EXPECT_TRUE(has_arrived(8, 1));
+  EXPECT_FALSE(has_arrived(kMost - 1, kMost));  // whose flag is 0
+  EXPECT_TRUE(has_arrived(0, kMost));
+  EXPECT_TRUE(has_arrived(3, kMost));
+  EXPECT_FALSE(has_arrived(0, kMost + 1));
+  EXPECT_TRUE(has_arrived(1, 5 * kMost + 1));
+  EXPECT_FALSE(has_arrived(0, 5 * kMost + 1));
+  EXPECT_TRUE(has_arrived(0, uint32_t{0}));  // where the count itself goes round
+  EXPECT_FALSE(has_arrived(kMost - 1, uint32_t{0}));
+}
 
 TEST_F(PeerCopiesTest, bring_the_other_ranks_rows) {
   struct Case {
@@ -136,6 +156,39 @@ TEST_F(PeerCopiesTest, bring_the_other_ranks_rows) {
     EXPECT_EQ(count_wrong(values, shares(1 - mine, static_cast<int64_t>(values.size()), i)), 0)
         << "exchange " << i;
   }
+}
+
+/// Thousands of pieces: the numbers go round, and a flag that came before its rows would show old ones.
+TEST_F(PeerCopiesTest, numbers_go_round) {
+  constexpr int kExchanges = 64;
+  constexpr int64_t kStep = 4;  // 75 pieces each
+  const int mine = comm_.rank();
+  const std::vector<float> values = shares(mine, kTokens * kCols, 0);
+  std::vector<DeviceBuffer<float>> rows;  // of even and of odd exchanges
+  for (const float sign : {1.0F, -1.0F}) {
+    std::vector<float> of(values);
+    for (float& x : of) x *= sign;
+    rows.emplace_back(of.size());
+    check(cudaMemcpy(rows.back().data(), of.data(), rows.back().bytes(), cudaMemcpyHostToDevice));
+  }
+  const std::vector<float> theirs = shares(1 - mine, kTokens * kCols, 0);
+  DeviceBuffer<float> got(theirs.size());
+  Rank rank(*memory_, where_, mine);
+  comm_.barrier();
+  int64_t n_wrong = 0;
+  for (int i = 0; i < kExchanges; ++i) {
+    // A slot is used by every second exchange: in turns with one sign and the other.
+    const bool minus = i / 2 % 2 != 0;
+    rank.exchange(rows[minus ? 1 : 0], kTokens, kStep, got, false, false);
+    if (i % 8 < 5) continue;
+    rank.wait();
+    std::vector<float> floats(got.size());
+    check(cudaMemcpy(floats.data(), got.data(), got.bytes(), cudaMemcpyDeviceToHost));
+    if (minus) std::transform(floats.begin(), floats.end(), floats.begin(), std::negate<>());
+    n_wrong += count_wrong(floats, theirs);
+  }
+  rank.wait();
+  EXPECT_EQ(n_wrong, 0);
 }
 
 }  // namespace
