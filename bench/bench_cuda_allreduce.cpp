@@ -4,6 +4,8 @@
 // peer_fused/COLS/early: sums of one token's row, residual, norm and quantisation in one kernel, as decoding
 // has it, of which 50 are a CUDA graph; early 1: by programmatic dependent launch, as steps are recorded.
 // nccl_norm/COLS: NCCL's all-reduce of the same row and the same norm kernel behind it, in a graph.
+// copies/BYTES/PIECES: two ranks' exchange of so many bytes by copies into each other's window, as a prompt's
+// step has it, without products and sums: from the work's stream to the copies' and to what awaits them.
 // nccl/BYTES, mpi/BYTES: the all-reduce of so many bytes of floats alone (nccl in a graph, mpi call by call).
 // Times are manual, of one exchange, on rank 0: nine repetitions, read the median. Only rank 0 speaks.
 #include <benchmark/benchmark.h>
@@ -27,6 +29,7 @@
 #include "launch/gpu_placement.h"
 #include "ops/core/error.h"
 #include "ops/cuda/norm.h"
+#include "ops/cuda/peer_copies.h"
 #include "ops/cuda/peer_windows.h"
 
 namespace tandem::cuda {
@@ -35,6 +38,7 @@ namespace {
 constexpr int64_t kMostCols = 16384;
 constexpr int kRepetitions = 9;
 constexpr int kGraphLength = 50;
+constexpr size_t kMostBytes = size_t{64} << 20;
 
 /// The other ranks' reporter: they run the same benchmarks and say nothing.
 class Silent final : public benchmark::BenchmarkReporter {
@@ -93,11 +97,59 @@ class ReduceAndNorm {
   std::function<void()> work_;
 };
 
+/// Where the copies lie: behind the packets.
+BulkWindow bulk_of(int n_ranks) {
+  return {.offset = exchange_window_bytes(n_ranks, kMostCols),
+          .slot_bytes = n_ranks == 2 ? static_cast<int64_t>(kMostBytes) : 0};
+}
+
+/// Exchanges by copies, one behind another: each begins when the last one's rows have come.
+class Copies {
+ public:
+  Copies(Communicator& comm, const PeerMemory& memory)
+      : comm_(comm),
+        memory_(memory),
+        copies_(bulk_of(comm.size()), comm.rank()),
+        rows_(kMostBytes / sizeof(float)) {
+    check(cudaMemset(rows_.data(), 0, rows_.bytes()));
+    copies_.open();
+    check(cudaDeviceSynchronize());
+  }
+  double us(size_t n_bytes, int64_t n_pieces) {
+    constexpr int kExchanges = 20;
+    const auto n = static_cast<int64_t>(n_bytes / sizeof(float)) / n_pieces;
+    const Event begin;
+    const Event end;
+    comm_.barrier();
+    for (int i = -2; i < kExchanges; ++i) {
+      if (i == 0) begin.record(stream_);
+      ready_.record(stream_);
+      check(cudaStreamWaitEvent(copying_.get(), ready_.get()));
+      copies_.begin(memory_.windows());
+      for (int64_t p = 0; p < n_pieces; ++p) copies_.send(rows_.data(), {p * n, (p + 1) * n}, copying_.get());
+      copies_.await(stream_.get());
+    }
+    end.record(stream_);
+    stream_.synchronize();
+    return double{Event::elapsed_us(begin, end)} / kExchanges;
+  }
+
+ private:
+  Communicator& comm_;
+  const PeerMemory& memory_;
+  PeerCopies copies_;
+  Stream stream_;
+  Stream copying_{Stream::Priority::high};
+  Event ready_;
+  DeviceBuffer<float> rows_;
+};
+
 /// Everything that the benchmarks measure with; dies before the communicator.
 struct Ways {
   std::string why_no_peer;
   std::string why_no_nccl;
   std::unique_ptr<PeerMemory> memory;
+  std::unique_ptr<Copies> copies;
   std::unique_ptr<DeviceCollective> nccl;
   std::unique_ptr<DeviceCollective> mpi;
   ExchangeCounter counter;
@@ -116,11 +168,16 @@ void register_all(Communicator& comm, Ways& ways) {
           [&comm, &ways, n_cols] { return ReduceAndNorm(*ways.nccl, comm, n_cols).us(); });
     }
   }
-  for (size_t n_bytes = size_t{4} << 10; n_bytes <= size_t{64} << 20; n_bytes *= 4) {
+  for (size_t n_bytes = size_t{4} << 10; n_bytes <= kMostBytes; n_bytes *= 4) {
     const int n_repeats = n_bytes >= (size_t{1} << 20) ? 20 : 100;
     const auto all_reduce = [&comm, n_bytes, n_repeats](DeviceCollective& collective) {
       return measure_all_reduce_us(collective, comm, n_bytes, n_repeats);
     };
+    for (const int64_t n_pieces : {1, 2, 4}) {
+      if (!ways.copies) continue;
+      add(fmt::format("copies/{}/{}", n_bytes, n_pieces),
+          [=, &ways] { return ways.copies->us(n_bytes, n_pieces); });
+    }
     if (ways.nccl) add(fmt::format("nccl/{}", n_bytes), [=, &ways] { return all_reduce(*ways.nccl); });
     add(fmt::format("mpi/{}", n_bytes), [=, &ways] { return all_reduce(*ways.mpi); });
   }
@@ -154,8 +211,9 @@ int run(int argc, char** argv) {
     throw Error(ExitCode::usage, "unknown flags");
 
   Ways ways;
-  const auto window_bytes = static_cast<size_t>(exchange_window_bytes(comm->size(), kMostCols));
+  const auto window_bytes = static_cast<size_t>(bulk_of(comm->size()).end());
   ways.memory = PeerMemory::make(*comm, window_bytes, ways.why_no_peer);
+  if (ways.memory && comm->size() == 2) ways.copies = std::make_unique<Copies>(*comm, *ways.memory);
   ways.nccl = make_nccl_collective(*comm, ways.why_no_nccl);
   ways.mpi = make_host_collective(*comm);
   benchmark::AddCustomContext("device", placement.gpu.name);

@@ -7,7 +7,7 @@
 #include "launch/gpu_placement.h"
 #include "ops/core/error.h"
 #include "ops/cuda/backend.h"
-#include "ops/cuda/sampling_windows.h"
+#include "ops/cuda/bulk_windows.h"
 
 namespace tandem {
 
@@ -19,17 +19,20 @@ GpuBackend make_gpu_backend(const GpuRequest& request, Communicator& communicato
   CudaBackendOptions options;
   options.device = placement.gpu.device;
   options.rank = communicator.rank();
+  options.shared = placement.shared;
   options.graphs = request.graphs;
   options.deterministic = request.deterministic;
   options.mem_fraction = request.mem_fraction;
+  const int n_ranks = communicator.size();
+  options.bulk = cuda::bulk_window(n_ranks, request.n_embd, request.n_vocab, request.max_tokens);
   out.gpu = placement.gpu;
   std::vector<std::unique_ptr<cuda::DeviceCollective>> ways;
   for (const std::string& comm : request.comms) {
-    const auto n_bytes =
-        static_cast<size_t>(cuda::whole_window_bytes(communicator.size(), request.n_embd, request.n_vocab));
+    const cuda::WindowRequest windows{.n_bytes = static_cast<size_t>(options.bulk.end()),
+                                      .copies = options.bulk.slot_bytes != 0};
     const auto order = request.deterministic ? cuda::SumOrder::ranked : cuda::SumOrder::any;
     cuda::CollectiveChoice choice =
-        cuda::make_collective(cuda::parse_comm_kind(comm), communicator, n_bytes, order);
+        cuda::make_collective(cuda::parse_comm_kind(comm), communicator, windows, order);
     ways.push_back(std::move(choice.collective));
     out.way_names.emplace_back(ways.back()->name());
     if (communicator.size() > 1) out.lines.push_back("all-reduce: " + choice.reason);

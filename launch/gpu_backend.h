@@ -22,6 +22,7 @@ struct GpuRequest {
   double mem_fraction = 0.95;                 ///< --mem-fraction
   int64_t n_embd = 0;                         ///< width of what ranks exchange
   int64_t n_vocab = 0;
+  int64_t max_tokens = 0;  ///< of a step
 };
 struct GpuBackend {
   std::unique_ptr<Backend> backend;

@@ -91,6 +91,7 @@ std::unique_ptr<Backend> Session::make_backend(const SessionOptions& options, Co
     request.n_embd = config_.n_embd;
     request.can_be_silent = options.breakdown;
     request.n_vocab = config_.n_vocab;
+    request.max_tokens = batch_tokens_of(options.batch_tokens, true) + options.n_sequences;
     GpuBackend gpu = make_gpu_backend(request, communicator);
     placement_.reason = gpu.binding;
     placement_lines_ = gpu.lines;

@@ -116,12 +116,14 @@ struct AttentionSpec {
 using Readers = std::span<const Matrix* const>;
 
 /// The norm behind a reduction: `post` (or null) is applied to the sum before the residual takes it, then
-/// `next` (or null) norms the residual for `readers`.
+/// `next` (or null) norms the residual for `readers`. `later`: what is multiplied behind the readers, before
+/// the next reduction: its weights, too, may be made ready while sums are awaited.
 struct NormSpec {
   const Vector* post = nullptr;
   const Vector* next = nullptr;
   float eps = 1e-5f;
   Readers readers;
+  Readers later = {};
 };
 
 /// A device's time from the begin of a first step to the end of a last one.

@@ -27,7 +27,8 @@ class SingleCollective final : public DeviceCollective {
   size_t window_bytes() const override { return 0; }
 };
 
-/// Windows for the small sums, another collective for the large ones.
+/// Windows for the small sums, and for the large ones of two ranks where they have room; for all others
+/// another collective.
 class PeerCollective final : public DeviceCollective {
  public:
   PeerCollective(std::unique_ptr<PeerMemory> memory, std::unique_ptr<DeviceCollective> bulk)
@@ -88,12 +89,17 @@ Bulk make_bulk(Communicator& comm, SumOrder order) {
   return {std::move(nccl), std::move(reason)};
 }
 
-CollectiveChoice make_automatic(Communicator& comm, size_t window_bytes, SumOrder order) {
+/// How the sums that are too large for packets travel beside windows.
+std::string_view large_sums(const WindowRequest& windows, const DeviceCollective& bulk) {
+  return windows.copies ? "copies" : bulk.name();
+}
+
+CollectiveChoice make_automatic(Communicator& comm, const WindowRequest& windows, SumOrder order) {
   Bulk bulk = make_bulk(comm, order);
   std::string why_no_peer;
-  if (auto memory = PeerMemory::make(comm, window_bytes, why_no_peer)) {
+  if (auto memory = PeerMemory::make(comm, windows.n_bytes, why_no_peer)) {
     std::string reason = fmt::format("peer: the GPUs reach each other's memory; large sums: {} ({})",
-                                     bulk.collective->name(), bulk.reason);
+                                     large_sums(windows, *bulk.collective), bulk.reason);
     return {std::make_unique<PeerCollective>(std::move(memory), std::move(bulk.collective)),
             std::move(reason)};
   }
@@ -102,14 +108,14 @@ CollectiveChoice make_automatic(Communicator& comm, size_t window_bytes, SumOrde
   return {std::move(bulk.collective), std::move(reason)};
 }
 
-CollectiveChoice make_peer(Communicator& comm, size_t window_bytes, SumOrder order) {
+CollectiveChoice make_peer(Communicator& comm, const WindowRequest& windows, SumOrder order) {
   std::string why_not;
-  auto memory = PeerMemory::make(comm, window_bytes, why_not);
+  auto memory = PeerMemory::make(comm, windows.n_bytes, why_not);
   if (!memory)
     refuse("peer", why_not, "use --comm nccl or --comm auto; `tandem doctor` shows which GPUs reach which");
   std::unique_ptr<DeviceCollective> bulk = make_nccl(comm, order, why_not);
   if (!bulk) bulk = make_mpi(comm, order);
-  std::string reason = fmt::format("peer: asked for; large sums: {}", bulk->name());
+  std::string reason = fmt::format("peer: asked for; large sums: {}", large_sums(windows, *bulk));
   return {std::make_unique<PeerCollective>(std::move(memory), std::move(bulk)), std::move(reason)};
 }
 
@@ -124,13 +130,14 @@ CommKind parse_comm_kind(std::string_view text) {
               "one of auto, peer, nccl, mpi");
 }
 
-CollectiveChoice make_collective(CommKind kind, Communicator& comm, size_t window_bytes, SumOrder order) {
+CollectiveChoice make_collective(CommKind kind, Communicator& comm, const WindowRequest& windows,
+                                 SumOrder order) {
   if (comm.size() == 1) return {std::make_unique<SingleCollective>(), "single: one rank has nobody to ask"};
   switch (kind) {
     case CommKind::automatic:
-      return make_automatic(comm, window_bytes, order);
+      return make_automatic(comm, windows, order);
     case CommKind::peer:
-      return make_peer(comm, window_bytes, order);
+      return make_peer(comm, windows, order);
     case CommKind::nccl: {
       std::string why_not;
       std::unique_ptr<DeviceCollective> nccl = make_nccl(comm, order, why_not);

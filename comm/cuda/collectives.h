@@ -23,6 +23,13 @@ enum class SumOrder {
   ranked,  ///< in rank order by every road, so that all of them give the same bits (--deterministic)
 };
 
+/// Of each rank's window (peer).
+struct WindowRequest {
+  size_t n_bytes = 0;
+  bool copies =
+      false;  ///< whether large sums, too, travel through them (ops/cuda/peer_copies.h): for the reason
+};
+
 struct CollectiveChoice {
   std::unique_ptr<DeviceCollective> collective;
   std::string reason;  ///< one line for -v, the same on every rank: what, why, and what was measured
@@ -30,9 +37,8 @@ struct CollectiveChoice {
 
 /// Collective. One rank: "single". `automatic`: peer where it is proved, else NCCL where it starts, else MPI;
 /// whatever can be had of NCCL and MPI is measured (32 KB) and told. Throws Error{unavailable}, the same on
-/// every rank, where `kind` asks for what can't be had. `window_bytes`: of each rank's window (peer). `comm`
-/// must outlive it.
-CollectiveChoice make_collective(CommKind kind, Communicator& comm, size_t window_bytes,
+/// every rank, where `kind` asks for what can't be had. `comm` must outlive it.
+CollectiveChoice make_collective(CommKind kind, Communicator& comm, const WindowRequest& windows,
                                  SumOrder order = SumOrder::any);
 
 /// Collective. Median microseconds of one all_reduce() of `n_bytes`, the same number on every rank: recorded

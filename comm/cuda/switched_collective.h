@@ -31,6 +31,7 @@ class SwitchedCollective final : public DeviceCollective {
     return silent_ ? std::span<std::byte* const>() : current().windows();
   }
   size_t window_bytes() const override { return silent_ ? 0 : current().window_bytes(); }
+  bool has_windows() const override { return current().has_windows(); }
   void check_health() override { current().check_health(); }
   int variant() const override { return static_cast<int>(2 * index_) + (silent_ ? 1 : 0); }
 

@@ -54,6 +54,7 @@ void CudaBackend::allocate(const BackendShape& shape) {
   attention.fixed_cuts = options_.deterministic;
   scratch_.emplace(attention);
   products_.emplace(most_product_elements(shape_), options_.deterministic);
+  if (options_.bulk.slot_bytes > 0) copies_.open();
   check(cudaDeviceSynchronize());  // vectors and tables are copied by another stream
 }
 
@@ -67,6 +68,7 @@ size_t CudaBackend::workspace_bytes() const {
 }
 
 void CudaBackend::run_step(const StepBatch& batch, const std::function<void()>& verbs) {
+  await_sent();  // a recorded step doesn't ask
   n_tokens_ = static_cast<int64_t>(batch.tokens.size());
   one_each_ = batch.sequences.size() == batch.tokens.size();
   // Many tokens of experts are counted by the host, in the middle of the step: more than an expert's roads,

@@ -5,6 +5,7 @@
 
 #include <memory>
 
+#include "ops/cuda/bulk_windows.h"
 #include "ops/cuda/collective.h"
 #include "ops/verbs.h"
 
@@ -17,6 +18,8 @@ struct CudaBackendOptions {
   bool deterministic = false;  ///< a sequence's bits don't depend on the step's other tokens; slower
   double mem_fraction = 0.95;  ///< of the device's memory that may be used
   bool early = true;           ///< programmatic dependent launch where the GPU has it
+  cuda::BulkWindow bulk = {};  ///< where large sums lie in the collective's windows, if it has any
+  bool shared = false;         ///< other ranks are on the same device
 };
 
 /// `collective` is null for a rank that is alone. Throws Error(unavailable) where the device can't be used.

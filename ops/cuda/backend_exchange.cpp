@@ -4,6 +4,11 @@
 #include "ops/cuda/cuda_backend.h"
 
 namespace tandem::cuda {
+namespace {
+
+constexpr int64_t kGrain = 64;  ///< tokens, of the matrix kernels
+
+}  // namespace
 
 PeerWindows CudaBackend::peer_windows(uint32_t number) const {
   PeerWindows peers;
@@ -20,6 +25,7 @@ PeerWindows CudaBackend::peer_windows(uint32_t number) const {
 void CudaBackend::partial_product(const Matrix& weight, ActivationSet& x) {
   const DeviceMatrix& matrix = on_device(weight);
   const GemvOperand part{&matrix, nullptr, partial_.data(), shape_.n_embd, nullptr};
+  await_sent();
   GemvOptions options{Epilogue::none, early()};
   if (exchanges_bulk()) {
     partial_pieces(part, x);
@@ -42,46 +48,110 @@ bool CudaBackend::exchanges_bulk() const {
   return collective_ && n_tokens_ > kExchangeTokens;
 }
 
-/// The all-reduce of these tokens' partial rows, as soon as the piece is ready.
+/// Whoever writes partial rows is behind the copies of the last ones.
+void CudaBackend::await_sent() {
+  if (!std::exchange(sending_, false)) return;
+  check(cudaStreamWaitEvent(stream_.get(), sent_rows_.get()));
+  follows_kernel_ = false;
+}
+
+/// Tokens of a copy, behind which the other rank may add them: the smaller, the less is left to do when the
+/// last one arrives; each costs the link the time of about a megabyte.
+int64_t CudaBackend::copied_tokens() const {
+  constexpr int64_t kFloats = int64_t{1} << 20;
+  return round_up(ceil_div(kFloats, shape_.n_embd), kGrain);
+}
+
+void CudaBackend::send_copies(Range tokens) {
+  const int64_t step = copied_tokens();
+  if (tokens.begin == 0) copies_.begin(collective_->windows());
+  for (int64_t t = tokens.begin; t < tokens.end; t += step) {
+    const Range floats{t * shape_.n_embd, std::min(tokens.end, t + step) * shape_.n_embd};
+    copies_.send(partial_.data(), floats, exchange_stream_.get());
+  }
+  sent_rows_.record(exchange_stream_);
+  sending_ = true;
+}
+
+/// The exchange of these tokens' partial rows, as soon as the piece is ready.
 void CudaBackend::start_exchange(Range tokens, size_t piece) {
   check(cudaStreamWaitEvent(exchange_stream_.get(), pieces_[piece].ready.get()));
+  pieces_[piece].tokens = tokens;
+  n_pieces_ = piece + 1;
+  if (copies_bulk()) {
+    send_copies(tokens);
+    return;
+  }
   collective_->all_reduce(partial_.data() + tokens.begin * shape_.n_embd, tokens.size() * shape_.n_embd,
                           exchange_stream_.get());
   pieces_[piece].done.record(exchange_stream_);
-  pieces_[piece].tokens = tokens;
-  n_pieces_ = piece + 1;
 }
 
-/// The product in two pieces, so that the first one's sums travel while the second is multiplied. Every rank
-/// cuts alike, also one that has nothing to multiply.
+/// Tokens that are multiplied at once; of those that are copied, a multiple. Copies cost no multiprocessors,
+/// and most of an exchange's time goes by beside the unpacking of the next weights, so a product by cuBLASLt
+/// is not cut into less than a wave of tiles (of 128 x 256 on the 132 multiprocessors of a Hopper GPU): half
+/// a wave takes as long as a whole one. Where nothing is unpacked the product takes its tokens some at a time
+/// anyhow, and its own end is all that an exchange can go by beside: it is cut as copies are. An all-reduce
+/// of kernels takes longer than the unpacking and is worth two pieces sooner.
+int64_t CudaBackend::piece_tokens(const GemvOperand& part, ActForm form) const {
+  constexpr int64_t kWaveFloats = int64_t{1} << 22;  // that a wave of tiles makes
+  constexpr int64_t kLeastTokens = 256;              // that are worth cutting for an all-reduce
+  if (!cut_for_copies()) return round_up(ceil_div(n_tokens_, n_tokens_ < kLeastTokens ? 1 : 2), kGrain);
+  const bool waves = products_->road_of({&part, 1}, form, n_tokens_) == Road::blas;
+  const int64_t step = copied_tokens();
+  const int64_t n = std::max<int64_t>(1, waves ? n_tokens_ * shape_.n_embd / kWaveFloats : kMostPieces);
+  return round_up(ceil_div(n_tokens_, std::min(n, int64_t{kMostPieces})), step);
+}
+
+/// The product in pieces, so that the first ones' sums travel while the next are multiplied. For an
+/// all-reduce every rank cuts alike, also one that has nothing to multiply.
 void CudaBackend::partial_pieces(const GemvOperand& part, ActivationSet& x) {
-  constexpr int64_t kLeastTokens = 256;  // that are worth cutting
-  constexpr int64_t kGrain = 64;         // of the matrix kernels
-  const int64_t first = n_tokens_ < kLeastTokens ? n_tokens_ : round_up(n_tokens_ / 2, kGrain);
-  const std::array<Range, 2> tokens = {Range{0, first}, Range{first, n_tokens_}};
-  const size_t n = first < n_tokens_ ? 2 : 1;
   const DeviceMatrix& matrix = on_device(*part.weight);
+  const int64_t step = piece_tokens(part, products_->form_of(matrix, n_tokens_));
   if (matrix.empty()) clear_partial();
+  const auto n = static_cast<size_t>(ceil_div(n_tokens_, step));
+  const auto tokens = [&](size_t i) {
+    const int64_t begin = static_cast<int64_t>(i) * step;
+    return Range{begin, std::min(n_tokens_, begin + step)};
+  };
   for (size_t i = 0; i < n; ++i) {
     GemvOptions options{Epilogue::none, false};
-    options.first_token = tokens[i].begin;
+    options.first_token = tokens(i).begin;
     if (!matrix.empty())
       step_roads_.add(
-          products_->multiply({&part, 1}, input_of(x, matrix), tokens[i].size(), options, stream_.get()));
+          products_->multiply({&part, 1}, input_of(x, matrix), tokens(i).size(), options, stream_.get()));
     pieces_[i].ready.record(stream_);
   }
-  for (size_t i = 0; i < n; ++i) start_exchange(tokens[i], i);
+  for (size_t i = 0; i < n; ++i) start_exchange(tokens(i), i);
+}
+
+/// Both ranks' rows, each as soon as its piece is there. Where ranks share a device nothing may take all
+/// multiprocessors while it waits: copies within a device may need some.
+void CudaBackend::add_copies(AddNorm& what) {
+  what.slots[options_.rank] = partial_.data();
+  what.slots[1 - options_.rank] = copies_.theirs();
+  what.n_slots = 2;
+  if (options_.shared) {
+    copies_.await(stream_.get());
+  } else {
+    what.arrivals = copies_.arrivals(copied_tokens());
+  }
 }
 
 /// add_norm() behind the bulk exchange; the next product's weights are unpacked while it is awaited.
-void CudaBackend::reduce_bulk(AddNorm what, Readers next) {
+void CudaBackend::reduce_bulk(AddNorm what, Readers next, Readers later) {
   if (n_pieces_ == 0) {
     pieces_[0].ready.record(stream_);
     start_exchange({0, n_tokens_}, 0);
   }
-  products_->prepare(next, n_tokens_, stream_.get());
+  products_->prepare(next, later, n_tokens_, stream_.get());
   what.slots[0] = partial_.data();
   what.n_slots = 1;
+  if (copies_bulk()) {
+    add_copies(what);
+    add_norm(what, n_tokens_, false, stream_.get());
+    n_pieces_ = 0;
+  }
   for (size_t i = 0; i < n_pieces_; ++i) {
     check(cudaStreamWaitEvent(stream_.get(), pieces_[i].done.get()));
     what.first_token = pieces_[i].tokens.begin;
@@ -109,7 +179,7 @@ void CudaBackend::reduce_add_norm(const NormSpec& norm) {
     what.out[n_outputs++] = out;
   }
   if (exchanges_bulk()) {
-    reduce_bulk(what, norm.readers);
+    reduce_bulk(what, norm.readers, norm.later);
     return;
   }
   if (collective_ && !collective_->windows().empty()) {

@@ -54,6 +54,7 @@ void CudaBackend::expert_ffn(std::span<const std::unique_ptr<Matrix>> gates,
   const DeviceMatrix& gate = on_device(*gates[0]);
   const DeviceMatrix& up = on_device(*ups[0]);
   const DeviceMatrix& down = on_device(*downs[0]);
+  await_sent();
   if (gate.n_rows() == 0) {
     clear_partial();
     return;

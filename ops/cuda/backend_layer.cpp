@@ -69,7 +69,7 @@ void CudaBackend::gate_rows(const DeviceMatrix& gate, const DeviceMatrix& up, Ga
   if (gate.type() == up.type()) {
     const CudaActivations& input = input_of(normed_, gate);
     GemvOptions options{epilogue_of(kind), early()};
-    if (input.form() != ActForm::f16 && writes_records(gate.type(), gate.n_rows(), hidden)) {
+    if (products_->writes_records(parts, input.form(), n_tokens_, hidden)) {
       options.records = &hidden;
       options.not_finite = not_finite_.data();
     }

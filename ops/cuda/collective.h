@@ -25,8 +25,8 @@ class DeviceCollective {
   virtual bool capturable() const = 0;
 
   /// Sums `partial` (n floats on this rank's device) over the ranks in place, in order with `stream`. Every
-  /// rank gets the same bits. For peer this is the road of large buffers (by NCCL where it is there, else
-  /// through MPI), which can be recorded only where bulk_capturable() says so.
+  /// rank gets the same bits. For peer this is the road of buffers that find no room in windows() (by NCCL
+  /// where it is there, else through MPI), which can be recorded only where bulk_capturable() says so.
   virtual void all_reduce(float* partial, int64_t n, cudaStream_t stream) = 0;
   virtual bool bulk_capturable() const { return capturable(); }
 
@@ -39,6 +39,8 @@ class DeviceCollective {
   /// when the collective was made; empty for the others.
   virtual std::span<std::byte* const> windows() const = 0;  // (n_ranks), each window_bytes()
   virtual size_t window_bytes() const = 0;
+  /// Whether this way has windows, also while it is kept from using them: what products are cut by.
+  virtual bool has_windows() const { return !windows().empty(); }
 
   /// Changes where the exchange does (another way was chosen): a recorded step holds for one of them only.
   virtual int variant() const { return 0; }

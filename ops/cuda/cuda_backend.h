@@ -17,6 +17,7 @@
 #include "ops/cuda/experts.h"
 #include "ops/cuda/graph.h"
 #include "ops/cuda/norm.h"
+#include "ops/cuda/peer_copies.h"
 #include "ops/cuda/products.h"
 #include "ops/cuda/sampling.h"
 #include "ops/cuda/step_buffer.h"
@@ -51,11 +52,17 @@ inline Epilogue epilogue_of(Gate gate) {
 class CudaBackend final : public Backend, public TokenSampler, public RoadTuner {
  public:
   CudaBackend(const CudaBackendOptions& options, std::unique_ptr<DeviceCollective> collective)
-      : options_(options), collective_(std::move(collective)), not_finite_(1) {
+      : options_(options),
+        collective_(std::move(collective)),
+        not_finite_(1),
+        copies_(options.bulk, options.rank) {
     check(cudaGetDeviceProperties(&properties_, options.device));
     *not_finite_.data() = 0;
   }
-  ~CudaBackend() override { cudaStreamSynchronize(stream_.get()); }
+  ~CudaBackend() override {
+    cudaStreamSynchronize(stream_.get());
+    cudaStreamSynchronize(exchange_stream_.get());
+  }
 
   std::string_view kind() const override { return "CUDA"; }
   std::string describe() const override {
@@ -135,11 +142,22 @@ class CudaBackend final : public Backend, public TokenSampler, public RoadTuner 
     return set.get(products_->form_of(matrix, n_tokens_), matrix.cols());
   }
   /// Whether the step's partial rows are more than the peers' windows are for, or there are no windows and
-  /// nothing is recorded: they travel by all_reduce() in a stream of their own, beside what can be done
-  /// meanwhile.
+  /// nothing is recorded: they travel in a stream of their own, beside what can be done meanwhile, by copies
+  /// where copies_bulk(), else by all_reduce().
   bool exchanges_bulk() const;
+  /// Whether the step's partial rows have room in the windows of two ranks.
+  bool copies_bulk() const { return cut_for_copies() && !collective_->windows().empty(); }
+  /// The same, also where the exchange is silent.
+  bool cut_for_copies() const {
+    return collective_->has_windows() && copies_.carries(n_tokens_ * shape_.n_embd);
+  }
   void products(std::span<const GemvOperand> parts, ActivationSet& x);
   void partial_product(const Matrix& weight, ActivationSet& x);
+  int64_t copied_tokens() const;
+  int64_t piece_tokens(const GemvOperand& part, ActForm form) const;
+  void await_sent();
+  void send_copies(Range tokens);
+  void add_copies(AddNorm& what);
   void partial_pieces(const GemvOperand& part, ActivationSet& x);
   void start_exchange(Range tokens, size_t piece);
   PeerWindows peer_windows(uint32_t number) const;
@@ -152,7 +170,7 @@ class CudaBackend final : public Backend, public TokenSampler, public RoadTuner 
   void sorted_experts(std::span<const std::unique_ptr<Matrix>> gates,
                       std::span<const std::unique_ptr<Matrix>> ups,
                       std::span<const std::unique_ptr<Matrix>> downs, Gate gate_kind);
-  void reduce_bulk(AddNorm what, Readers next);
+  void reduce_bulk(AddNorm what, Readers next, Readers later);
   void check_finite();
 
   CudaBackendOptions options_;
@@ -209,9 +227,13 @@ class CudaBackend final : public Backend, public TokenSampler, public RoadTuner 
     Event ready;  ///< its partial rows are there
     Event done;   ///< all ranks' sums are there
   };
+  static constexpr size_t kMostPieces = 8;
   Stream exchange_stream_{Stream::Priority::high};
-  std::array<Piece, 2> pieces_;
-  size_t n_pieces_ = 0;             ///< of the exchange that is under way
+  std::array<Piece, kMostPieces> pieces_;
+  size_t n_pieces_ = 0;  ///< of the exchange that is under way
+  PeerCopies copies_;
+  Event sent_rows_;                 ///< the last exchange's copies have read partial_
+  bool sending_ = false;            ///< and nothing in stream_ has awaited that yet
   DeviceBuffer<int32_t> counting_;  // 0, 1, 2 …
   ActivationSet sample_input_;
   ActivationSet head_input_;

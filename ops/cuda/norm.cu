@@ -1,5 +1,6 @@
 #include "ops/cuda/norm.h"
 
+#include "ops/cuda/arrivals_device.cuh"
 #include "ops/cuda/cluster.cuh"
 #include "ops/cuda/dependent_launch.cuh"
 #include "ops/cuda/launch.h"
@@ -196,6 +197,11 @@ __global__ __launch_bounds__(kWarps / kBlocks *
   float v[kSegments][8] = {};
 #pragma unroll
   for (int s = 0; s < kSegments; ++s) load_row(r[s], residual, col_of(s), n_cols);
+  if (what.arrivals.flag != nullptr) {
+    const auto piece = static_cast<uint32_t>(token / what.arrivals.piece_tokens);
+    if (threadIdx.x == 0) device::await_arrival(what.arrivals.flag, what.arrivals.number + piece);
+    __syncthreads();
+  }
 #pragma unroll
   for (int s = 0; s < kSegments; ++s) {
 #pragma unroll 2

@@ -114,19 +114,35 @@ void Products::multiply_batch(std::span<const GemvOperand> parts, const CudaActi
   }
 }
 
-/// Unpacks the weights one behind another, unless they stand there. False where they don't fit.
-bool Products::unpack_all(std::span<const CudaMatrix* const> weights, cudaStream_t stream) {
-  if (std::equal(weights.begin(), weights.end(), ready_.begin(), ready_.end())) return true;
+bool Products::fit(std::span<const CudaMatrix* const> weights) const {
   size_t n_bytes = 0;
   for (const CudaMatrix* weight : weights) n_bytes += unpacked_matrix_bytes(*weight);
-  if (n_bytes > capacity_) return false;
+  return n_bytes <= capacity_;
+}
+
+/// Where the weights stand unpacked one behind another; null where they don't.
+const std::byte* Products::standing(std::span<const CudaMatrix* const> weights) const {
+  const std::byte* at = unpacked_.data();
+  for (size_t i = 0; i + weights.size() <= ready_.size(); ++i) {
+    if (std::equal(weights.begin(), weights.end(), ready_.begin() + static_cast<std::ptrdiff_t>(i)))
+      return at;
+    at += unpacked_matrix_bytes(*ready_[i]);
+  }
+  return nullptr;
+}
+
+/// Unpacks the weights one behind another, unless they stand there, and says where. Null where they don't
+/// fit.
+const std::byte* Products::unpack_all(std::span<const CudaMatrix* const> weights, cudaStream_t stream) {
+  if (const std::byte* at = standing(weights); at != nullptr) return at;
+  if (!fit(weights)) return nullptr;
   ready_.assign(weights.begin(), weights.end());
   std::byte* to = unpacked_.data();
   for (const CudaMatrix* weight : weights) {
     unpack_tiles(*weight, {0, ceil_div(weight->n_rows(), kTileRows)}, to, stream);
     to += unpacked_matrix_bytes(*weight);
   }
-  return true;
+  return unpacked_.data();
 }
 
 namespace {
@@ -166,6 +182,14 @@ void Products::multiply_panels(const GemvOperand& part, const CudaActivations& x
   }
 }
 
+bool Products::writes_records(std::span<const GemvOperand> parts, ActForm form, int64_t n_tokens,
+                              const CudaActivations& out) const {
+  const CudaMatrix& weight = *parts[0].weight;
+  const Road road = road_of(parts, form, n_tokens);
+  if (road == Road::blas) return writes_halves(weight.n_rows(), out);
+  return road == Road::gemv && cuda::writes_records(weight.type(), weight.n_rows(), out);
+}
+
 void Products::multiply_blas(std::span<const GemvOperand> parts, const CudaActivations& x, int64_t n_tokens,
                              const GemvOptions& options, cudaStream_t stream) {
   require(options.expert == nullptr && options.factor == nullptr && !options.accumulate &&
@@ -180,10 +204,9 @@ void Products::multiply_blas(std::span<const GemvOperand> parts, const CudaActiv
     full.push_back(part);
     weights.push_back(part.weight);
   }
-  const bool fit = unpack_all(weights, stream);
-  const std::byte* w = unpacked_.data();
+  const std::byte* w = unpack_all(weights, stream);
   for (const GemvOperand& part : full) {
-    if (fit) {
+    if (w != nullptr) {
       blas_->multiply(blas_product(part, w, {0, part.weight->n_rows()}, x, tokens), stream);
       w += unpacked_matrix_bytes(*part.weight);
     } else {
@@ -192,7 +215,13 @@ void Products::multiply_blas(std::span<const GemvOperand> parts, const CudaActiv
   }
   if (options.epilogue != Epilogue::none) {
     require(full.size() == 2, "products: gate and up", full.size());
-    gate_rows(options.epilogue, raw_rows(full[0], x, tokens), raw_rows(full[1], x, tokens), stream);
+    const RawRows gate = raw_rows(full[0], x, tokens);
+    const RawRows up = raw_rows(full[1], x, tokens);
+    if (options.records != nullptr) {
+      gate_halves(options.epilogue, gate, up, *options.records, tokens.begin, options.not_finite, stream);
+    } else {
+      gate_rows(options.epilogue, gate, up, stream);
+    }
     return;
   }
   for (const GemvOperand& part : full) {
@@ -201,17 +230,28 @@ void Products::multiply_blas(std::span<const GemvOperand> parts, const CudaActiv
   }
 }
 
-void Products::prepare(std::span<const Matrix* const> weights, int64_t n_tokens, cudaStream_t stream) {
-  std::vector<const CudaMatrix*> full;
+/// Adds the matrices that n_tokens are multiplied with by cuBLASLt as halves. False where others are among
+/// them.
+bool Products::add_unpacked(std::span<const Matrix* const> weights, int64_t n_tokens,
+                            std::vector<const CudaMatrix*>& to) const {
   for (const Matrix* weight : weights) {
     const DeviceMatrix& matrix = on_device(*weight);
     if (matrix.n_rows() == 0) continue;
     const ActForm form = form_of(matrix, n_tokens);
     const GemvOperand part{&matrix};
-    if (form != ActForm::f16 || road_of({&part, 1}, form, n_tokens) != Road::blas) return;
-    full.push_back(&matrix);
+    if (form != ActForm::f16 || road_of({&part, 1}, form, n_tokens) != Road::blas) return false;
+    to.push_back(&matrix);
   }
-  unpack_all(full, stream);
+  return true;
+}
+
+void Products::prepare(std::span<const Matrix* const> weights, std::span<const Matrix* const> later,
+                       int64_t n_tokens, cudaStream_t stream) {
+  std::vector<const CudaMatrix*> full;
+  if (!add_unpacked(weights, n_tokens, full) || full.empty()) return;
+  std::vector<const CudaMatrix*> both = full;
+  const bool more = add_unpacked(later, n_tokens, both) && fit(both);
+  unpack_all(more ? both : full, stream);
 }
 
 }  // namespace tandem::cuda

@@ -37,14 +37,20 @@ class Products {
   /// The road of n_tokens in that form through these parts.
   Road road_of(std::span<const GemvOperand> parts, ActForm form, int64_t n_tokens) const;
 
-  /// As gemv(), on that road; returns it. Parts have the same roads. Experts, factor, accumulation, records
-  /// and peers are for gemv.
+  /// Whether n_tokens of gate and up in that form, on their road, can go to `out` as options.records.
+  bool writes_records(std::span<const GemvOperand> parts, ActForm form, int64_t n_tokens,
+                      const CudaActivations& out) const;
+
+  /// As gemv(), on that road; returns it. Parts have the same roads. Experts, factor, accumulation and peers
+  /// are for gemv, records where writes_records() says so.
   Road multiply(std::span<const GemvOperand> parts, const CudaActivations& x, int64_t n_tokens,
                 const GemvOptions& options, cudaStream_t stream);
 
   /// Unpacks these matrices' weights ahead of the product of n_tokens that wants them next, where that goes
-  /// by cuBLASLt and they fit: while other ranks' sums are awaited.
-  void prepare(std::span<const Matrix* const> weights, int64_t n_tokens, cudaStream_t stream);
+  /// by cuBLASLt and they fit: while other ranks' sums are awaited. With them `later`'s, which the product
+  /// behind that one wants, where there is room for these too.
+  void prepare(std::span<const Matrix* const> weights, std::span<const Matrix* const> later, int64_t n_tokens,
+               cudaStream_t stream);
   /// No weights stand unpacked any more: a recorded step, which doesn't ask whether they do, comes or went.
   void forget() { ready_.clear(); }
   bool has_blas() const { return blas_ != nullptr; }
@@ -55,7 +61,11 @@ class Products {
   void multiply_blas(std::span<const GemvOperand> parts, const CudaActivations& x, int64_t n_tokens,
                      const GemvOptions& options, cudaStream_t stream);
   void multiply_panels(const GemvOperand& part, const CudaActivations& x, Range tokens, cudaStream_t stream);
-  bool unpack_all(std::span<const CudaMatrix* const> weights, cudaStream_t stream);
+  bool add_unpacked(std::span<const Matrix* const> weights, int64_t n_tokens,
+                    std::vector<const CudaMatrix*>& to) const;
+  bool fit(std::span<const CudaMatrix* const> weights) const;
+  const std::byte* standing(std::span<const CudaMatrix* const> weights) const;
+  const std::byte* unpack_all(std::span<const CudaMatrix* const> weights, cudaStream_t stream);
 
   bool deterministic_;
   size_t capacity_;             ///< bytes of unpacked_

@@ -5,6 +5,7 @@
 #include "ops/cuda/dependent_launch.cuh"
 #include "ops/cuda/gemv_device.cuh"
 #include "ops/cuda/launch.h"
+#include "ops/cuda/quantize_device.cuh"
 
 namespace tandem::cuda {
 namespace {
@@ -12,6 +13,8 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kElements = 4;  ///< a thread
 constexpr int64_t kPiece = int64_t{kThreads} * kElements;
+constexpr int kHalfThreads = 512;
+constexpr int kHalfWarps = kHalfThreads / 32;
 
 struct FinishArgs {
   RawRows rows;
@@ -21,6 +24,15 @@ struct GateArgs {
   RawRows gate;
   RawRows up;
   Epilogue kind;
+};
+
+struct HalvesArgs {
+  GateArgs rows;
+  std::byte* out;  ///< (n_tokens, token_bytes), of the first token
+  int64_t token_bytes;
+  int64_t n_segments;
+  int64_t lead;  ///< columns of the first segment that the shard doesn't own
+  uint32_t* not_finite;
 };
 
 __device__ inline float factor_of(const RawRows& rows, int64_t token) {
@@ -63,6 +75,60 @@ __global__ void __launch_bounds__(kThreads) gate_kernel(const __grid_constant__ 
   });
 }
 
+/// The four columns from `col` on of a row in shared memory; zeros outside of it.
+__device__ inline float4 shared_columns(const float* row, int64_t col, int64_t n_rows) {
+  return col >= 0 && col < n_rows ? *reinterpret_cast<const float4*>(row + col) : float4{};
+}
+
+/// Thread map: a block a token. Reads gate and up once, 16 bytes a thread, keeps the row in shared memory
+/// until its largest magnitude is known, and writes its halves once: a warp a segment, a lane 8 columns.
+__global__ void __launch_bounds__(kHalfThreads) gate_halves_kernel(const __grid_constant__ HalvesArgs args) {
+  extern __shared__ float4 row[];  // (n_rows / 4)
+  __shared__ float largest[kHalfWarps];
+  const GateArgs& rows = args.rows;
+  device::let_next_start();
+  device::wait_for_inputs();
+  const int64_t token = blockIdx.x;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const auto* gate = reinterpret_cast<const float4*>(rows.gate.data + token * rows.gate.stride);
+  const auto* up = reinterpret_cast<const float4*>(rows.up.data + token * rows.up.stride);
+  const float gate_factor = factor_of(rows.gate, token);
+  const float up_factor = factor_of(rows.up, token);
+  const auto gated = [&](float g, float u) {
+    return device::activate(rows.kind, g * gate_factor) * (u * up_factor);
+  };
+  float amax = 0;
+  bool finite = true;
+#pragma unroll 4
+  for (int64_t i = threadIdx.x; i < rows.gate.n_rows / 4; i += kHalfThreads) {
+    const float4 g = gate[i];
+    const float4 u = up[i];
+    const float4 v = {gated(g.x, u.x), gated(g.y, u.y), gated(g.z, u.z), gated(g.w, u.w)};
+    row[i] = v;
+    for (const float x : {v.x, v.y, v.z, v.w}) {
+      finite &= fabsf(x) < INFINITY;
+      amax = fmaxf(amax, fabsf(x));
+    }
+  }
+  if (!finite && args.not_finite != nullptr) *args.not_finite = 1;
+  for (int distance = 16; distance > 0; distance /= 2)
+    amax = fmaxf(amax, __shfl_xor_sync(~0U, amax, distance));
+  if (lane == 0) largest[warp] = amax;
+  __syncthreads();
+  for (const float other : largest) amax = fmaxf(amax, other);
+  const device::HalfScale scale = device::half_scale(amax);
+  std::byte* out = args.out + token * args.token_bytes;
+  for (int64_t segment = warp; segment < args.n_segments; segment += kHalfWarps) {
+    const int64_t col = segment * kSegmentCols + 8 * lane - args.lead;
+    const float4 a = shared_columns(reinterpret_cast<const float*>(row), col, rows.gate.n_rows);
+    const float4 b = shared_columns(reinterpret_cast<const float*>(row), col + 4, rows.gate.n_rows);
+    const float x[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
+    device::store_halves(x, scale.inverse, out + segment * ActLayout::kF16Bytes, lane);
+  }
+  if (threadIdx.x == 0) *reinterpret_cast<float*>(out + args.n_segments * ActLayout::kF16Bytes) = scale.scale;
+}
+
 void launch_rows(const void* kernel, const RawRows& rows, void* args, cudaStream_t stream) {
   if (rows.n_tokens == 0 || rows.n_rows == 0) return;
   LaunchShape shape{rows.n_tokens, kThreads};
@@ -83,6 +149,36 @@ void gate_rows(Epilogue kind, const RawRows& gate, const RawRows& up, cudaStream
           gate.n_rows, up.n_rows);
   GateArgs args{gate, up, kind};
   launch_rows(reinterpret_cast<const void*>(gate_kernel), gate, &args, stream);
+}
+
+bool writes_halves(int64_t n_rows, const CudaActivations& out) {
+  constexpr int64_t kOwn = 1024;  // bytes that the kernel itself takes, and the system
+  if (out.form() != ActForm::f16 || out.cols().size() != n_rows) return false;
+  if (n_rows % 4 != 0 || out.cols().begin % 4 != 0) return false;
+  int device = 0;
+  int most = 0;
+  check(cudaGetDevice(&device));
+  check(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+  return n_rows * static_cast<int64_t>(sizeof(float)) + kOwn <= most;
+}
+
+void gate_halves(Epilogue kind, const RawRows& gate, const RawRows& up, const CudaActivations& out,
+                 int64_t first_token, uint32_t* not_finite, cudaStream_t stream) {
+  require(kind != Epilogue::none && gate.n_rows == up.n_rows && gate.n_tokens == up.n_tokens, "gate: shapes",
+          gate.n_rows, up.n_rows);
+  require(writes_halves(gate.n_rows, out) && gate.stride % 4 == 0 && up.stride % 4 == 0 &&
+              first_token + gate.n_tokens <= out.max_tokens(),
+          "gate: halves", gate.n_rows, gate.stride);
+  if (gate.n_tokens == 0 || gate.n_rows == 0) return;
+  HalvesArgs args{{gate, up, kind},
+                  out.data() + first_token * out.token_bytes(),
+                  out.token_bytes(),
+                  segments_of(out.cols()).size(),
+                  out.cols().begin % kSegmentCols,
+                  not_finite};
+  const auto shared_bytes = gate.n_rows * static_cast<int64_t>(sizeof(float));
+  launch(reinterpret_cast<const void*>(gate_halves_kernel), {gate.n_tokens, kHalfThreads, shared_bytes},
+         &args, stream);
 }
 
 }  // namespace tandem::cuda

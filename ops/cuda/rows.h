@@ -24,4 +24,13 @@ void finish_rows(const RawRows& rows, const float* bias, cudaStream_t stream);
 /// gate = act(gate · its scale) · (up · its scale), in place; both of one shape. `kind` is no Epilogue::none.
 void gate_rows(Epilogue kind, const RawRows& gate, const RawRows& up, cudaStream_t stream);
 
+/// Whether gate_halves() can write n_rows elements a token to `out`, in its form and columns.
+bool writes_halves(int64_t n_rows, const CudaActivations& out);
+
+/// The same as gate_rows() and CudaActivations::fill() behind it, to the same bits, but read once: writes
+/// gate.n_tokens tokens of `out` from first_token on, and leaves gate as it is. `not_finite`: as fill() has
+/// it.
+void gate_halves(Epilogue kind, const RawRows& gate, const RawRows& up, const CudaActivations& out,
+                 int64_t first_token, uint32_t* not_finite, cudaStream_t stream);
+
 }  // namespace tandem::cuda

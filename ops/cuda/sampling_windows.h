@@ -18,7 +18,7 @@ constexpr int64_t sampling_window_offset(int n_ranks, int64_t n_cols) {
   return exchange_window_bytes(n_ranks, n_cols);
 }
 /// Bytes of a window with both.
-constexpr int64_t whole_window_bytes(int n_ranks, int64_t n_cols, int64_t n_vocab) {
+constexpr int64_t sampled_window_bytes(int n_ranks, int64_t n_cols, int64_t n_vocab) {
   return sampling_window_offset(n_ranks, n_cols) + 2 * n_ranks * sampling_slot_bytes(n_vocab);
 }
 

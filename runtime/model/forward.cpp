@@ -9,9 +9,11 @@
 namespace tandem {
 namespace {
 
-/// What reads the norm in front of a layer's attention, and the one in front of its feed-forward.
+/// What reads the norm in front of a layer's attention, and behind it the attention's output; and what reads
+/// the norm in front of its feed-forward.
+constexpr size_t kNormReaders = 3;
 std::vector<const Matrix*> attention_readers(const LayerWeights& layer) {
-  return {layer.q.get(), layer.k.get(), layer.v.get()};
+  return {layer.q.get(), layer.k.get(), layer.v.get(), layer.o.get()};
 }
 std::vector<const Matrix*> ffn_readers(const LayerWeights& layer) {
   if (!layer.router) return {layer.gate.get(), layer.up.get()};
@@ -63,10 +65,12 @@ void Model::check_fit(const GgufFile& file) {
 
 /// The norm in front of layer `layer`'s attention, behind a reduction whose sum `post` norms first.
 NormSpec Model::norm_before_attention(int64_t layer, const Vector* post) {
-  NormSpec norm{post, nullptr, config_.norm_eps, {}};
+  NormSpec norm{post, nullptr, config_.norm_eps, {}, {}};
   if (layer < config_.n_layers) {  // behind the last layer the head norms the rows that it needs
     norm.next = weights_.layers[static_cast<size_t>(layer)].attention_norm.get();
-    norm.readers = attention_readers_[static_cast<size_t>(layer)];
+    const Readers readers = attention_readers_[static_cast<size_t>(layer)];
+    norm.readers = readers.first(kNormReaders);
+    norm.later = readers.subspan(kNormReaders);
   }
   return norm;
 }
@@ -84,8 +88,11 @@ void Model::attention(int64_t index) {
   backend_->rope_append(layer.attention(), spec);
   backend_->attend(spec, *layer.o);
   backend_->attention_output(*layer.o, plan_.attention_chunk());
-  backend_->reduce_add_norm({layer.attention_post_norm.get(), layer.ffn_norm.get(), config_.norm_eps,
-                             ffn_readers_[static_cast<size_t>(index)]});
+  backend_->reduce_add_norm({layer.attention_post_norm.get(),
+                             layer.ffn_norm.get(),
+                             config_.norm_eps,
+                             ffn_readers_[static_cast<size_t>(index)],
+                             {}});
 }
 
 void Model::feed_forward(int64_t index) {

@@ -10,7 +10,7 @@
 #include "ops/cpu/kv_cache.h"
 #include "ops/cpu/matmul.h"
 #include "ops/cpu/workspace.h"
-#include "ops/cuda/peer_windows.h"
+#include "ops/cuda/bulk_windows.h"
 #include "ops/cuda/workspace.h"
 
 namespace tandem {
@@ -161,7 +161,10 @@ RankMemory MemoryPlan::rank(int r, const PlanRequest& request) const {
     memory.workspace_bytes =
         static_cast<int64_t>(cuda::workspace_bytes_of(shape, request.n_multiprocessors) +
                              cuda::step_bytes_of(shape, config_.rope.n_rot / 2, n_ropes));
-    if (n_ranks() > 1) memory.exchange_bytes = cuda::exchange_window_bytes(n_ranks(), config_.n_embd);
+    if (n_ranks() > 1) {
+      memory.exchange_bytes =
+          cuda::bulk_window(n_ranks(), config_.n_embd, config_.n_vocab, shape.max_tokens).end();
+    }
     return memory;
   }
   const KvLayerShape row{static_cast<int32_t>(shape.n_kv_heads), static_cast<int32_t>(shape.head_dim),

@@ -9,9 +9,11 @@ import time
 from suite import ALONE, ROOT, SHORT_JOBS, Check, Failed, Skipped, harness
 
 KILLED_LIMIT_S = 5.0
+PROMPTS_S = 2.0  # behind the model: roads are measured, and prompts have begun
 MEMORY_LIMIT_S = 5.0
 MEMORY_SLACK_MIB = 16
 GOLDEN = ROOT / "tests" / "golden" / "hf"
+ENDLESS_PROMPTS = ("-p", "512", "-n", "0", "-r", "10000000")
 ENDLESS = ("--seed", "1", "--ignore-eos", "-c", "200000", "-n", "-1", "-p", "a b c")
 
 
@@ -97,23 +99,24 @@ def wait_for_memory(suite, before):
 
 
 def kill_checks(suite, models):
-    def check(comm, victim):
-        before = suite.gpus.used_mib()
-        command = harness.launch(
-            2,
-            suite.programs("tandem"),
-            "run",
-            "-m",
-            model_of(models),
-            "--backend",
-            suite.backend,
-            "--comm",
-            comm,
-            *ENDLESS,
-        )
-        with harness.Job(command) as job:
-            job.wait_for_ranks(2)
+    def job_of(comm, task):
+        args = ("-m", model_of(models), "--backend", suite.backend, "--comm", comm)
+        if task == "prompts":  # steps of many tokens, whose sums travel another way than single tokens'
+            return harness.launch(2, suite.programs("tandem"), "bench", *args, *ENDLESS_PROMPTS)
+        return harness.launch(2, suite.programs("tandem"), "run", *args, *ENDLESS)
+
+    def wait_for_steps(job, task):
+        job.wait_for_ranks(2)
+        if task == "prompts":  # which print nothing until all are measured
+            job.wait_for(lambda: ", loaded in " in job.stderr(), "the model", 60)
+            time.sleep(PROMPTS_S)
+        else:
             job.wait_for(lambda: len(job.stdout()) > 20, "text", 60)
+
+    def check(comm, victim, task):
+        before = suite.gpus.used_mib()
+        with harness.Job(job_of(comm, task)) as job:
+            wait_for_steps(job, task)
             # Stopped, it sends nothing more, so that the other one's exchange spins; then it dies.
             os.kill(job.pids[victim], signal.SIGSTOP)
             time.sleep(0.3)
@@ -123,7 +126,7 @@ def kill_checks(suite, models):
             code = job.wait_for_end(KILLED_LIMIT_S)
             seconds = round(time.monotonic() - start, 2)
             said = [line for line in job.lines() if ", loaded in " not in line]
-            suite.log(f"killed rank {victim} ({comm}): {seconds} s, code {code}\n{job.stderr()}")
+            suite.log(f"killed rank {victim} ({comm}, {task}): {seconds} s, code {code}\n{job.stderr()}")
         if not alive:
             raise Failed("the other rank had ended before the victim died")
         if code == 0 or len(said) != 1 or not re.search(rf"rank {victim} .*died", said[0]):
@@ -135,11 +138,11 @@ def kill_checks(suite, models):
     return [
         Check(
             "killed",
-            f"rank {victim}, {comm}",
-            lambda comm=comm, victim=victim: check(comm, victim),
+            f"rank {victim}, {comm}, {task}",
+            lambda comm=comm, victim=victim, task=task: check(comm, victim, task),
             stage=ALONE,
         )
-        for comm in ("peer", "nccl", "mpi")
+        for comm, task in (("peer", "text"), ("peer", "prompts"), ("nccl", "text"), ("mpi", "text"))
         for victim in (1, 0)
     ]
 

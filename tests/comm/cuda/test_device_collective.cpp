@@ -14,6 +14,7 @@
 #include "comm/cuda/peer_memory.h"
 #include "ops/core/error.h"
 #include "ops/cuda/memory.h"
+#include "tests/comm/cuda/rank_shares.h"
 #include "tests/support/mpi_world.h"
 
 namespace tandem::cuda {
@@ -24,15 +25,6 @@ using test::mpi_world;
 constexpr size_t kWindowBytes = size_t{1} << 20;
 constexpr int64_t kMost = 300'000;
 
-/// A device for this rank, or none anywhere.
-bool choose_device(Communicator& comm) {
-  int n = 0;
-  if (cudaGetDeviceCount(&n) != cudaSuccess) n = 0;
-  if (!comm.all_agree(n > 0)) return false;
-  check(cudaSetDevice(comm.node_rank() % n));
-  return true;
-}
-
 class DeviceCollectiveTest : public testing::Test {
  protected:
   void SetUp() override {
@@ -41,30 +33,12 @@ class DeviceCollectiveTest : public testing::Test {
   Communicator& comm_ = mpi_world();
 };
 
-/// What rank r adds at column i in `round`: multiples of 1/8 below 2^10, so that every order of adding gives
-/// the same bits.
-float share(int rank, int64_t i, int round) {
-  return static_cast<float>((i * 37 + rank * 1009 + round * 71) % 8191 - 4095) / 8.0F;
-}
-
-std::vector<float> shares(int rank, int64_t n, int round) {
-  std::vector<float> values(static_cast<size_t>(n));
-  for (int64_t i = 0; i < n; ++i) values[static_cast<size_t>(i)] = share(rank, i, round);
-  return values;
-}
-
 std::vector<float> sums(int n_ranks, int64_t n, int round) {
   std::vector<float> values(static_cast<size_t>(n), 0.0F);
   for (int r = 0; r < n_ranks; ++r) {
     for (int64_t i = 0; i < n; ++i) values[static_cast<size_t>(i)] += share(r, i, round);
   }
   return values;
-}
-
-int64_t count_wrong(const std::vector<float>& got, const std::vector<float>& expected) {
-  int64_t n_wrong = 0;
-  for (size_t i = 0; i < got.size(); ++i) n_wrong += got[i] == expected[i] ? 0 : 1;
-  return n_wrong;
 }
 
 /// Every rank's bytes in rank order, on every rank, one gather behind the other.
@@ -155,7 +129,7 @@ TEST(PeerPattern, tells_writer_owner_and_place) {
 }
 
 TEST_F(DeviceCollectiveTest, automatic) {
-  const CollectiveChoice choice = make_collective(CommKind::automatic, comm_, kWindowBytes);
+  const CollectiveChoice choice = make_collective(CommKind::automatic, comm_, {kWindowBytes});
   if (comm_.rank() == 0) printf("%s\n", choice.reason.c_str());
   for (const std::string& reason : comm_.gather_text(choice.reason)) EXPECT_EQ(reason, choice.reason);
   check_sums(*choice.collective, comm_);
@@ -180,7 +154,7 @@ TEST_F(DeviceCollectiveTest, by_nccl) {
   if (!collective) {
     for (const std::string& why : comm_.gather_text(why_not)) EXPECT_EQ(why, why_not);
     if (comm_.size() > 1) {
-      EXPECT_THROW(make_collective(CommKind::nccl, comm_, kWindowBytes), Error);
+      EXPECT_THROW(make_collective(CommKind::nccl, comm_, {kWindowBytes}), Error);
     }
     GTEST_SKIP() << why_not;
   }
@@ -232,7 +206,7 @@ TEST_F(DeviceCollectiveTest, ranked_sums_have_the_same_bits_by_every_road) {
     std::string why_not;
     if (kind == CommKind::nccl && !make_nccl_collective(comm_, why_not)) continue;
     if (comm_.size() > 1) {
-      check_ranked(*make_collective(kind, comm_, kWindowBytes, SumOrder::ranked).collective, comm_);
+      check_ranked(*make_collective(kind, comm_, {kWindowBytes}, SumOrder::ranked).collective, comm_);
     }
   }
 }
@@ -252,7 +226,7 @@ TEST_F(DeviceCollectiveTest, windows_reach_everybody) {
   const auto memory = PeerMemory::make(comm_, kWindowBytes, why_not);
   if (!memory) {
     if (comm_.size() > 1) {
-      EXPECT_THROW(make_collective(CommKind::peer, comm_, kWindowBytes), Error);
+      EXPECT_THROW(make_collective(CommKind::peer, comm_, {kWindowBytes}), Error);
     }
     GTEST_SKIP() << why_not;
   }
@@ -315,7 +289,7 @@ TEST_F(DeviceCollectiveTest, a_peer_that_is_silent_is_named) {
 
 TEST_F(DeviceCollectiveTest, ends_again_and_again) {
   for (int i = 0; i < 5; ++i) {
-    const CollectiveChoice choice = make_collective(CommKind::automatic, comm_, kWindowBytes);
+    const CollectiveChoice choice = make_collective(CommKind::automatic, comm_, {kWindowBytes});
     check_chain(*choice.collective, comm_);
   }
 }

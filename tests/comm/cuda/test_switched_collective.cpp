@@ -45,6 +45,7 @@ TEST(SwitchedCollective, uses_what_is_selected) {
   variants.insert(switched.variant());
   EXPECT_TRUE(switched.windows().empty());
   EXPECT_EQ(switched.window_bytes(), 0U);
+  EXPECT_TRUE(switched.has_windows());
   EXPECT_TRUE(switched.capturable());
   switched.all_reduce(nullptr, 1, nullptr);
   EXPECT_EQ(n_peer, 2);
@@ -53,6 +54,7 @@ TEST(SwitchedCollective, uses_what_is_selected) {
   variants.insert(switched.variant());
   EXPECT_EQ(switched.name(), "mpi");
   EXPECT_FALSE(switched.capturable());
+  EXPECT_FALSE(switched.has_windows());
   switched.all_reduce(nullptr, 1, nullptr);
   EXPECT_EQ(n_mpi, 1);
 

@@ -2,8 +2,11 @@
 // written.
 #include "ops/cuda/norm.h"
 
+#include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <random>
+#include <thread>
 
 #include "ops/ref/matmul.h"
 #include "ops/ref/rows.h"
@@ -119,6 +122,49 @@ TEST_F(CudaNorm, AgreesWithTheReference) {
         EXPECT_EQ(got.normed[static_cast<size_t>(t * width + i)], 0.0F);
     }
   }
+}
+
+/// Slots that are filled while the kernel waits: more tokens than have room on a GPU at once, in pieces.
+TEST_F(CudaNorm, AwaitsSlotsPieceByPiece) {
+  const Case c{1024, 2, false, 700, 1.0F};
+  constexpr int64_t kStep = 192;
+  const Rows rows(c);
+  const Outcome expected = run(c, rows);
+  const auto residual = to_device(rows.residual);
+  const auto weight = to_device(rows.weight);
+  const auto mine = to_device(rows.slots[0]);
+  const auto theirs = to_device(std::vector<float>(rows.slots[1].size(), NAN));
+  const auto flag = to_device(std::vector<uint32_t>{kArrivalNumbers - 2});
+  CudaActivations out(c.n_tokens, {0, c.n_cols}, ActForm::q15);
+  AddNorm what;
+  what.n_cols = c.n_cols;
+  what.n_slots = 2;
+  what.slots[0] = mine.data();
+  what.slots[1] = theirs.data();
+  what.arrivals = {flag.data(), kArrivalNumbers - 1, kStep};  // the second piece's flag is 0
+  what.residual = residual.data();
+  what.weight = weight.data();
+  what.eps = 1e-5F;
+  what.out[0] = &out;
+  const Stream stream;
+  const Stream copying;
+  PinnedBuffer<float> late(rows.slots[1].size());
+  std::copy(rows.slots[1].begin(), rows.slots[1].end(), late.data());
+  PinnedBuffer<uint32_t> numbers(4);
+  add_norm(what, c.n_tokens, false, stream.get());
+  for (int64_t t = 0, i = 0; t < c.n_tokens; t += kStep, ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(3));
+    EXPECT_EQ(cudaStreamQuery(stream.get()), cudaErrorNotReady) << "piece " << i;
+    const int64_t n = std::min(kStep, c.n_tokens - t) * c.n_cols;
+    check(cudaMemcpyAsync(theirs.data() + t * c.n_cols, late.data() + t * c.n_cols,
+                          static_cast<size_t>(n) * sizeof(float), cudaMemcpyHostToDevice, copying.get()));
+    numbers.data()[i] = static_cast<uint32_t>(kArrivalNumbers - 1 + i) % kArrivalNumbers;
+    check(cudaMemcpyAsync(flag.data(), numbers.data() + i, sizeof(uint32_t), cudaMemcpyHostToDevice,
+                          copying.get()));
+  }
+  stream.synchronize();
+  EXPECT_EQ(to_host(residual.data(), residual.size()), expected.residual);
+  EXPECT_EQ(decode_all(out, c.n_tokens), expected.quantised);
 }
 
 TEST_F(CudaNorm, TheComparerRejectsAWrongAnswer) {

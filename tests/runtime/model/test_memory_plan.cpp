@@ -209,6 +209,24 @@ TEST_F(Plan, ExchangeIsWhatItTakes) {
   }
 }
 
+/// GPUs' windows: packets of 64 tokens and candidates from every rank, twice, and of two ranks the rows of a
+/// step.
+TEST_F(Plan, CountsTheWindowsOfGpus) {
+  TinyModel model;
+  model.n_embd = 1024;
+  const GgufFile file = write(model);
+  const auto windows = [&](int n_ranks, int64_t batch_tokens) {
+    const MemoryPlan plan(file, ModelConfig::from_gguf(file), SplitWeights(n_ranks));
+    return plan.rank(0, {.context_tokens = 200, .n_sequences = 3, .batch_tokens = batch_tokens})
+        .exchange_bytes;
+  };
+  const auto small = [](int64_t n_ranks) { return 2 * n_ranks * (64 * 1024 * 8 + (128 << 10)); };
+  EXPECT_EQ(windows(1, 500), 0);
+  EXPECT_EQ(windows(3, 500), small(3));
+  EXPECT_EQ(windows(2, 500), small(2) + 256 + 2 * 503 * 1024 * 4);
+  EXPECT_EQ(windows(2, 61), small(2));  // no step has more than packets are for
+}
+
 TEST(Preset, HasTheSizesOfRealFiles) {
   struct Known {
     const char* preset;
