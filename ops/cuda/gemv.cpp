@@ -5,6 +5,7 @@
 
 #include "ops/cuda/format_kernels.h"
 #include "ops/cuda/gemv_mixed.h"
+#include "ops/cuda/gemv_walk.h"
 #include "ops/cuda/launch.h"
 #include "ops/quant/formats.h"
 
@@ -72,7 +73,8 @@ void count(const GemvKernel& kernel, GemvArgs& args) {
   args.run = args.records == nullptr ? 1 : kRecordRows / (kernel.rows * kTileRows);
   require(args.n_bundles % args.run == 0, "gemv: rows of records", args.n_bundles);
   args.n_bundles /= args.run;
-  args.n_chunks = static_cast<int32_t>(ceil_div(args.n_segments, kernel.units));
+  args.n_chunks = kernel.rounds ? round_slots(args.n_segments, kernel.threads / 32)
+                                : static_cast<int32_t>(ceil_div(args.n_segments, kernel.units));
   args.chunk_magic = division_magic(static_cast<uint32_t>(args.n_chunks));
 }
 
@@ -84,7 +86,8 @@ struct Grid {
 Grid cut(const GemvKernel& kernel, const GemvArgs& args, int64_t n_blocks) {
   const Device& device = current_device();
   constexpr int64_t kReserved = 1024;  // of the driver's, a block
-  const int64_t limit = std::min(device.block_shared_bytes, device.shared_bytes / kernel.blocks - kReserved);
+  const int64_t limit =
+      std::min(device.block_shared_bytes, device.shared_bytes / kernel.blocks - kReserved) - kernel.shared_bytes;
   const int64_t most = limit / bundle_bytes(kernel, args);
   require(most > 0, "gemv: too many columns", args.n_segments * kSegmentCols);
   Grid grid;
@@ -97,7 +100,8 @@ Grid cut(const GemvKernel& kernel, const GemvArgs& args, int64_t n_blocks) {
 
 void start(const GemvKernel& kernel, void* args, int64_t n_blocks, int64_t shared_bytes, bool early,
            cudaStream_t stream) {
-  cuda::launch(kernel.function, {n_blocks, kernel.threads, shared_bytes, early}, args, stream);
+  cuda::launch(kernel.function, {n_blocks, kernel.threads, kernel.shared_bytes + shared_bytes, early}, args,
+               stream);
 }
 
 void launch_parts(const GemvKernel& kernel, GemvArgs args, bool early, cudaStream_t stream) {
