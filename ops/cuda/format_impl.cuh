@@ -228,11 +228,12 @@ FormatKernels format_kernels() {
     out.gemv[0][2] = gemv_instance<F, 4, false, Shape>();
   } else {
     using One = std::conditional_t<(F::kBits <= 4), GemvShape<512, 2, 1, 2>, GemvShape<512, 1, 2, 2>>;
-    using Two = GemvShape<512, 1, 2, 2, true>;
-    using Four = GemvShape<512, 1, (F::kBits <= 4 ? 2 : 1), 2, true>;
+    using Two = GemvShape<512, 1, 2, 2>;
+    using Four = GemvShape<512, 1, 1, 2, true>;
+    constexpr int kWideUnits = F::kBits <= 4 ? 2 : 1;
     using WideOne = std::conditional_t<(F::kBits == 8), GemvShape<256, 2, 1, 2>, GemvShape<512, 1, 2, 2>>;
-    using WideTwo = GemvShape<512, 1, (F::kBits <= 4 ? 2 : 1), 2, true>;
-    using WideFour = GemvShape<256, 1, 2, 2, true>;
+    using WideTwo = GemvShape<512, 1, kWideUnits, 2, true>;
+    using WideFour = GemvShape<384, 1, kWideUnits, 2, true>;
     out.gemv[0][0] = gemv_instance<F, 1, false, One>();
     out.gemv[0][1] = gemv_instance<F, 2, false, Two>();
     out.gemv[0][2] = gemv_instance<F, 4, false, Four>();
@@ -269,13 +270,12 @@ GemvKernel mixed_instance() {
 
 template <class A, class B>
 MixedKernels mixed_kernels() {
-  using Few = GemvShape<512, 1, 1, 2, true>;
   MixedKernels out;
   out.first = A::kType;
   out.second = B::kType;
   out.gemv[0] = mixed_instance<A, B, 1, GemvShape<512, 1, 2, 2>>();
-  out.gemv[1] = mixed_instance<A, B, 2, Few>();
-  out.gemv[2] = mixed_instance<A, B, 4, Few>();
+  out.gemv[1] = mixed_instance<A, B, 2, GemvShape<512, 1, 2, 2, true>>();
+  out.gemv[2] = mixed_instance<A, B, 4, GemvShape<512, 1, 1, 2, true>>();
   return out;
 }
 

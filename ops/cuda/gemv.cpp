@@ -78,7 +78,8 @@ void count(const GemvKernel& kernel, GemvArgs& args) {
   args.chunk_magic = division_magic(static_cast<uint32_t>(args.n_chunks));
 }
 
-/// Bundles a block, where `n_blocks` share them; as many more blocks as it takes for their sums to fit.
+/// Bundles a block, where `n_blocks` share them; where their sums don't fit, as many times more blocks as it
+/// takes: a multiple, so that the last ones to run are no fewer.
 struct Grid {
   int64_t n_blocks = 0;
   int64_t n_local = 0;
@@ -86,12 +87,12 @@ struct Grid {
 Grid cut(const GemvKernel& kernel, const GemvArgs& args, int64_t n_blocks) {
   const Device& device = current_device();
   constexpr int64_t kReserved = 1024;  // of the driver's, a block
-  const int64_t limit =
-      std::min(device.block_shared_bytes, device.shared_bytes / kernel.blocks - kReserved) - kernel.shared_bytes;
+  const int64_t limit = std::min(device.block_shared_bytes, device.shared_bytes / kernel.blocks - kReserved) -
+                        kernel.shared_bytes;
   const int64_t most = limit / bundle_bytes(kernel, args);
   require(most > 0, "gemv: too many columns", args.n_segments * kSegmentCols);
   Grid grid;
-  grid.n_blocks = std::min<int64_t>(args.n_bundles, std::max(n_blocks, ceil_div(args.n_bundles, most)));
+  grid.n_blocks = std::min<int64_t>(args.n_bundles, n_blocks * ceil_div(args.n_bundles, n_blocks * most));
   grid.n_local = ceil_div(args.n_bundles, grid.n_blocks);
   const int64_t n_items = (args.epilogue == Epilogue::none ? 1 : 2) * args.run * grid.n_local * args.n_chunks;
   require(n_items * args.n_chunks < int64_t{1} << 32, "gemv: too many chunks", args.n_chunks);

@@ -1,5 +1,5 @@
-// Which units of its block a warp of the GEMV kernels for two and more tokens takes, in which order, and where
-// their sums go. Plain constexpr code, shared by kernels and tests that need no GPU.
+// Which units of its block a warp of the GEMV kernels in rounds (gemv_kernel.cuh) takes, in which order, and
+// where their sums go. Plain constexpr code, shared by kernels and tests that need no GPU.
 #pragma once
 
 #include <cstdint>
@@ -12,9 +12,9 @@ constexpr int32_t round_slots(int32_t n_segments, int32_t n_warps) {
 }
 
 /// The units of one warp, segment by segment: what a segment's activations are is loaded once for all of the
-/// block's bundles. Whole rounds first, in which the warps take kWarps neighbouring segments, one each, of all
-/// bundles. The rest, fewer segments than warps, is cut into equal runs. A row's sums are added in an order
-/// that depends on the number of segments alone.
+/// block's bundles. Whole rounds first, in which the warps take kWarps neighbouring segments, one each, of
+/// all bundles. The rest, fewer segments than warps, is cut into equal runs. A row's sums are added in an
+/// order that depends on the number of segments alone.
 template <int kWarps>
 class Walk {
  public:
@@ -36,7 +36,8 @@ class Walk {
   static constexpr int segment_of(int place) { return place / kMost; }
   static constexpr int local_of(int place) { return place % kMost; }
 
-  /// Which of a bundle's round_slots() a segment's sums go to: the warp's, or, in the rest, the segment's own.
+  /// Which of a bundle's round_slots() a segment's sums go to: the warp's, or, in the rest, the segment's
+  /// own.
   constexpr int slot_of(int segment, int warp) const {
     return segment < whole_ ? warp : segment - whole_ + (whole_ == 0 ? 0 : kWarps);
   }

@@ -10,7 +10,6 @@ using nlohmann::json;
 using nlohmann::ordered_json;
 
 constexpr int32_t kFewTokens = 4;     ///< a launch of GEMV
-constexpr int32_t kFewWide = 2;       ///< the same of 15 bits: more are no slower as halves
 constexpr int32_t kFewUnpacked = 16;  ///< beside cuBLASLt, where there is no batch kernel
 constexpr int32_t kFewFloats = 64;
 constexpr double kWorthwhile = 0.95;  ///< of the built-in road's time
@@ -65,10 +64,10 @@ std::string RoadSet::text() const {
   return out;
 }
 
-Roads built_in_roads(TensorType type, bool wide, bool has_batch) {
+Roads built_in_roads(TensorType type, bool has_batch) {
   if (type_info(type).block_elements == 1) return {kFewFloats, Roads::kLeastBatch};
   if (!has_batch) return {kFewUnpacked, Roads::kLeastBatch};
-  return {wide ? kFewWide : kFewTokens, Roads::kLeastBatch};
+  return {kFewTokens, Roads::kLeastBatch};
 }
 
 std::optional<Roads> RoadTable::find(const RoadKey& key) const {

@@ -180,7 +180,8 @@ TEST_P(Gpu, RowsOfManySegments) {
   }
 }
 
-/// Neither the rows beside it nor the grid, and so how a block's warps share its units.
+/// Neither on the rows beside it nor on the grid, and so on how a block's warps share its units; nor on a
+/// fourth token.
 TEST_P(Gpu, ARowsBitsDependOnItsColumnsOnly) {
   const TensorType type = GetParam();
   const Range cols{0, 21 * kSegmentCols};
@@ -198,6 +199,9 @@ TEST_P(Gpu, ARowsBitsDependOnItsColumnsOnly) {
             << i << " tokens " << n_tokens << " form " << static_cast<int>(form);
       }
     }
+    const std::vector<float> four = product(few, make_input(4, cols, form));
+    const std::vector<float> three = product(few, make_input(3, cols, form));
+    EXPECT_TRUE(std::equal(three.begin(), three.end(), four.begin())) << static_cast<int>(form);
   }
 }
 

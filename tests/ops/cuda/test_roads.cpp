@@ -26,10 +26,9 @@ RoadTable table() {
 }
 
 TEST(Roads, built_in_numbers) {
-  EXPECT_EQ(built_in_roads(TensorType::q4_k, false, true), (Roads{4, 64}));
-  EXPECT_EQ(built_in_roads(TensorType::q4_k, true, true), (Roads{2, 64}));
-  EXPECT_EQ(built_in_roads(TensorType::q4_k, true, false), (Roads{16, 64}));
-  EXPECT_EQ(built_in_roads(TensorType::bf16, false, false), (Roads{64, 64}));
+  EXPECT_EQ(built_in_roads(TensorType::q4_k, true), (Roads{4, 64}));
+  EXPECT_EQ(built_in_roads(TensorType::q4_k, false), (Roads{16, 64}));
+  EXPECT_EQ(built_in_roads(TensorType::bf16, false), (Roads{64, 64}));
 }
 
 TEST(Roads, names) {
