@@ -60,7 +60,7 @@ std::optional<Roads> CudaBackend::measure(std::span<const Product> alike) {
   size_t total = 0;
   check(cudaMemGetInfo(&free, &total));
   if (free < timer.bytes() + kSpareBytes) return std::nullopt;
-  return timer.measure(alike[0].of_expert);
+  return timer.measure(alike[0].of_expert, alike[0].behind_gate);
 }
 
 void CudaBackend::set_roads(const Product& product, const Roads& roads) {

@@ -10,7 +10,7 @@ namespace tandem::cuda {
 class DeviceMatrix final : public CudaMatrix {
  public:
   DeviceMatrix(TensorType type, int64_t n_rows, Range cols, InputPrecision precision, RowStager& stager)
-      : CudaMatrix(type, n_rows, cols, precision == InputPrecision::wide),
+      : CudaMatrix(type, n_rows, cols),
         form_(activation_form(type, precision == InputPrecision::wide)),
         stager_(stager) {}
   ActForm form() const { return form_; }

@@ -209,7 +209,9 @@ GemvKernel gemv_instance() {
           Shape::kBlocks,
           Shape::kUnits,
           Shape::kRows,
-          kTokens};
+          kTokens,
+          Shape::kRounds,
+          Shape::template shared_bytes<kTokens, kWide>()};
 }
 
 /// The shapes were chosen by bench/bench_cuda_gemv and bench_cuda_products on an H200 (bench/results).
@@ -228,15 +230,17 @@ FormatKernels format_kernels() {
   } else {
     using One = std::conditional_t<(F::kBits <= 4), GemvShape<512, 2, 1, 2>, GemvShape<512, 1, 2, 2>>;
     using Two = GemvShape<512, 1, 2, 2>;
-    using Four = GemvShape<512, 1, (F::kBits <= 5 ? 2 : 1), 2>;
-    using Wide = GemvShape<512, 1, 1, 2>;
+    using Four = GemvShape<512, 1, 1, 2, true>;
+    constexpr int kWideUnits = F::kBits <= 4 ? 2 : 1;
+    using WideOne = std::conditional_t<(F::kBits == 8), GemvShape<256, 2, 1, 2>, GemvShape<512, 1, 2, 2>>;
+    using WideTwo = GemvShape<512, 1, kWideUnits, 2, true>;
+    using WideFour = GemvShape<384, 1, kWideUnits, 2, true>;
     out.gemv[0][0] = gemv_instance<F, 1, false, One>();
     out.gemv[0][1] = gemv_instance<F, 2, false, Two>();
     out.gemv[0][2] = gemv_instance<F, 4, false, Four>();
-    out.gemv[1][0] =
-        gemv_instance<F, 1, true, std::conditional_t<(F::kBits == 8), GemvShape<256, 2, 1, 2>, Two>>();
-    out.gemv[1][1] = gemv_instance<F, 2, true, Wide>();
-    out.gemv[1][2] = gemv_instance<F, 4, true, Wide>();
+    out.gemv[1][0] = gemv_instance<F, 1, true, WideOne>();
+    out.gemv[1][1] = gemv_instance<F, 2, true, WideTwo>();
+    out.gemv[1][2] = gemv_instance<F, 4, true, WideFour>();
     // Few bits leave registers for four tiles a warp, and little to read for each product.
     constexpr bool kFewBits = F::kBits <= 4;
     using Sixteen = BatchShape<2, 16, 1, 3>;
@@ -261,18 +265,19 @@ GemvKernel mixed_instance() {
           Shape::kBlocks,
           Shape::kUnits,
           Shape::kRows,
-          kTokens};
+          kTokens,
+          Shape::kRounds,
+          Shape::template shared_bytes<kTokens, false>()};
 }
 
 template <class A, class B>
 MixedKernels mixed_kernels() {
-  using Few = GemvShape<512, 1, 1, 2>;
   MixedKernels out;
   out.first = A::kType;
   out.second = B::kType;
   out.gemv[0] = mixed_instance<A, B, 1, GemvShape<512, 1, 2, 2>>();
-  out.gemv[1] = mixed_instance<A, B, 2, Few>();
-  out.gemv[2] = mixed_instance<A, B, 4, Few>();
+  out.gemv[1] = mixed_instance<A, B, 2, GemvShape<512, 1, 2, 2, true>>();
+  out.gemv[2] = mixed_instance<A, B, 4, GemvShape<512, 1, 1, 2, true>>();
   return out;
 }
 

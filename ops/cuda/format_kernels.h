@@ -75,6 +75,8 @@ struct GemvKernel {
   int units = 0;   ///< segments a chunk
   int rows = 0;    ///< tiles a bundle
   int tokens = 0;
+  bool rounds = false;       ///< its blocks take segments in rounds (gemv_tokens.cuh)
+  int64_t shared_bytes = 0;  ///< of a block, beside those of the sums
 };
 
 struct FormatKernels {

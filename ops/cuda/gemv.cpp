@@ -5,6 +5,7 @@
 
 #include "ops/cuda/format_kernels.h"
 #include "ops/cuda/gemv_mixed.h"
+#include "ops/cuda/gemv_walk.h"
 #include "ops/cuda/launch.h"
 #include "ops/quant/formats.h"
 
@@ -72,11 +73,13 @@ void count(const GemvKernel& kernel, GemvArgs& args) {
   args.run = args.records == nullptr ? 1 : kRecordRows / (kernel.rows * kTileRows);
   require(args.n_bundles % args.run == 0, "gemv: rows of records", args.n_bundles);
   args.n_bundles /= args.run;
-  args.n_chunks = static_cast<int32_t>(ceil_div(args.n_segments, kernel.units));
+  args.n_chunks = kernel.rounds ? round_slots(args.n_segments, kernel.threads / 32)
+                                : static_cast<int32_t>(ceil_div(args.n_segments, kernel.units));
   args.chunk_magic = division_magic(static_cast<uint32_t>(args.n_chunks));
 }
 
-/// Bundles a block, where `n_blocks` share them; as many more blocks as it takes for their sums to fit.
+/// Bundles a block, where `n_blocks` share them; where their sums don't fit, as many times more blocks as it
+/// takes: a multiple, so that the last ones to run are no fewer.
 struct Grid {
   int64_t n_blocks = 0;
   int64_t n_local = 0;
@@ -84,11 +87,12 @@ struct Grid {
 Grid cut(const GemvKernel& kernel, const GemvArgs& args, int64_t n_blocks) {
   const Device& device = current_device();
   constexpr int64_t kReserved = 1024;  // of the driver's, a block
-  const int64_t limit = std::min(device.block_shared_bytes, device.shared_bytes / kernel.blocks - kReserved);
+  const int64_t limit = std::min(device.block_shared_bytes, device.shared_bytes / kernel.blocks - kReserved) -
+                        kernel.shared_bytes;
   const int64_t most = limit / bundle_bytes(kernel, args);
   require(most > 0, "gemv: too many columns", args.n_segments * kSegmentCols);
   Grid grid;
-  grid.n_blocks = std::min<int64_t>(args.n_bundles, std::max(n_blocks, ceil_div(args.n_bundles, most)));
+  grid.n_blocks = std::min<int64_t>(args.n_bundles, n_blocks * ceil_div(args.n_bundles, n_blocks * most));
   grid.n_local = ceil_div(args.n_bundles, grid.n_blocks);
   const int64_t n_items = (args.epilogue == Epilogue::none ? 1 : 2) * args.run * grid.n_local * args.n_chunks;
   require(n_items * args.n_chunks < int64_t{1} << 32, "gemv: too many chunks", args.n_chunks);
@@ -97,7 +101,8 @@ Grid cut(const GemvKernel& kernel, const GemvArgs& args, int64_t n_blocks) {
 
 void start(const GemvKernel& kernel, void* args, int64_t n_blocks, int64_t shared_bytes, bool early,
            cudaStream_t stream) {
-  cuda::launch(kernel.function, {n_blocks, kernel.threads, shared_bytes, early}, args, stream);
+  cuda::launch(kernel.function, {n_blocks, kernel.threads, kernel.shared_bytes + shared_bytes, early}, args,
+               stream);
 }
 
 void launch_parts(const GemvKernel& kernel, GemvArgs args, bool early, cudaStream_t stream) {

@@ -36,7 +36,7 @@ struct GemvArgs {
   int32_t n_tokens = 0;
   int32_t n_parts = 0;
   int32_t n_segments = 0;
-  int32_t n_chunks = 0;      ///< runs of segments that a warp does at once; a bundle's
+  int32_t n_chunks = 0;      ///< sums of a row: runs of segments that a warp does at once, or round_slots()
   int32_t n_bundles = 0;     ///< of all parts; gate·up: pairs
   uint32_t chunk_magic = 0;  ///< division_magic(n_chunks)
   Epilogue epilogue = Epilogue::none;

@@ -1,10 +1,10 @@
-// What the GEMV kernel (gemv_kernel.cuh) does a lane: loads of weights and activations, and their products.
+// What the GEMV kernel (gemv_kernel.cuh) does a lane: loads of weights and activations, and their products
+// (those of several tokens by tensor cores: gemv_tokens.cuh).
 #pragma once
 
 #include "ops/cuda/activation_layout.h"
 #include "ops/cuda/dependent_launch.cuh"
 #include "ops/cuda/gemv_args.h"
-#include "ops/cuda/mma.cuh"
 #include "ops/quant/floats.h"
 
 namespace tandem::cuda {
@@ -236,94 +236,6 @@ __device__ inline void consume(const Lane<F> (&lanes)[kRows], LaneInput<F, kWide
     if (t != 0) input.load(records.p[t] + offset, lane % kQuad);
 #pragma unroll
     for (int r = 0; r < kRows; ++r) acc[r][t] += lane_product<F, kWide>(lanes[r], scales[r], input);
-  }
-}
-
-/// What lanes read that have nothing of their quarter: a record's worth.
-template <int kBytes>
-__device__ const uint4 kNothing[kBytes / 16] = {};
-
-/// Tokens' activations by two as a tensor core's right operand (k × 8, column n in lanes 4 n … 4 n + 3):
-/// column 2 q + t is the pair's token t's, but zero outside quarter q. So of a product with two tiles' words,
-/// lane l gets the sums over its own quarter's columns, of its own rows and both tokens: what it has the
-/// scales for.
-template <int kTokens>
-struct PairRecords {
-  const std::byte* p[kTokens / 2];  ///< this lane's token and quarter, the high plane; or kNothing
-  bool mine;
-
-  __device__ PairRecords(const Records<kTokens>& records, int lane)
-      : mine(lane / (2 * kQuad) == lane % kQuad) {
-#pragma unroll
-    for (int i = 0; i < kTokens / 2; ++i) {
-      const std::byte* record = lane / kQuad % 2 == 0 ? records.p[2 * i] : records.p[2 * i + 1];
-      p[i] = mine ? record + lane % kQuad * 16
-                  : reinterpret_cast<const std::byte*>(kNothing<ActLayout::kQ15Bytes>);
-    }
-  }
-  /// Words 8 g … 8 g + 7 of pair i's plane at `plane` of the record `offset` bytes on.
-  __device__ void load(uint32_t (&out)[8], int i, int offset, int plane, int g) const {
-    load_plane<8>(out, p[i] + (mine ? offset : 0) + plane + 128 * g);
-  }
-};
-
-/// The same sums as consume()'s, to the bit, by tensor cores: integers first, then the same float operations.
-/// Two tiles, an even number of tokens.
-template <QuantFormat F, int kTokens, bool kWide>
-__device__ inline void consume_pairs(const Lane<F> (&lanes)[2], const Records<kTokens>& records,
-                                     const PairRecords<kTokens>& pairs, int offset, int lane,
-                                     float (&acc)[2][kTokens]) {
-  constexpr int kHalves = F::kHalves ? 2 : 1;
-  const LaneScales scales[2] = {scales_of<F>(lanes[0], lane), scales_of<F>(lanes[1], lane)};
-  LaneSum sums[2][kTokens];
-#pragma unroll
-  for (int g = 0; g < 2; ++g) {
-    uint32_t words[2][8];
-#pragma unroll
-    for (int v = 0; v < 8; ++v) {
-      words[0][v] = weight_word<F>(lanes[0].codes, g, v);
-      words[1][v] = weight_word<F>(lanes[1].codes, g, v);
-    }
-#pragma unroll
-    for (int t = 0; t < kTokens; t += 2) {
-      int dot[kHalves][4] = {};
-      int dot_low[kHalves][4] = {};
-      const auto multiply = [&](int(&to)[kHalves][4], int plane) {
-        uint32_t x[8];
-        pairs.load(x, t / 2, offset, plane, g);
-#pragma unroll
-        for (int v = 0; v < 8; v += 2) {
-          mma_bytes<detail::kSigned<F>>(to[F::kHalves ? v / 4 : 0], words[0][v], words[1][v], words[0][v + 1],
-                                        words[1][v + 1], x[v], x[v + 1]);
-        }
-      };
-      multiply(dot, ActLayout::kHigh);
-      if constexpr (kWide) multiply(dot_low, ActLayout::kLow);
-#pragma unroll
-      for (int c = 0; c < 2; ++c) {
-        const std::byte* record = records.p[t + c] + offset;
-        const float2 meta =
-            *reinterpret_cast<const float2*>(record + ActLayout::kMeta + lane % kQuad * 16 + 8 * g);
-        float first = 0;
-        if constexpr (F::kHalves && F::kHasMin)
-          first = *reinterpret_cast<const float*>(record + ActLayout::kFirst + lane % kQuad * 8 + 4 * g);
-#pragma unroll
-        for (int r = 0; r < 2; ++r) {
-          int whole[2] = {dot[0][2 * r + c], dot[kHalves - 1][2 * r + c]};
-          if constexpr (kHalves == 1) whole[1] = 0;
-          if constexpr (kWide) {
-            whole[0] = 128 * whole[0] + dot_low[0][2 * r + c];
-            if constexpr (kHalves == 2) whole[1] = 128 * whole[1] + dot_low[1][2 * r + c];
-          }
-          add_group<F, kWide>(sums[r][t + c], scales[r], g, whole, meta.x, meta.y, first);
-        }
-      }
-    }
-  }
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-#pragma unroll
-    for (int t = 0; t < kTokens; ++t) acc[r][t] += sum_of<F>(sums[r][t], scales[r]);
   }
 }
 

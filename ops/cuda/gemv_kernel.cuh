@@ -2,9 +2,13 @@
 //
 // Thread map: a persistent grid; block b of G takes the bundles b, b + G, … (a bundle: kRows tiles of 8 rows,
 // which share their activations), so that the whole grid reads a window that moves through the matrix. A
-// bundle's segments are cut into chunks of kUnits; warp w takes the block's chunks w, w + kWarps, … and holds
-// the next one's weights in flight in registers while it works on one. A chunk's sums go to shared memory and
-// are added in chunk order at the end: a row's bits don't depend on grid, neighbours or timing.
+// row's bits don't depend on grid, neighbours or timing. There are two ways through a block's units (a unit:
+// a segment of a bundle); both have the next ones' weights in flight in registers while they work on one:
+// - In chunks, where what is read for a unit's activations is little beside its weights: a bundle's segments
+//   are cut into chunks of kUnits; warp w takes the block's chunks w, w + kWarps, … A chunk's sums go to
+//   shared memory and are added in chunk order at the end.
+// - In rounds (Walk), else: a warp stays with a segment for all bundles, and holds its activations in
+//   registers (gemv_tokens.cuh). Its sums are added in shared memory, segment by segment.
 // Bytes: each weight byte once, 16 a lane and load, past the L1; activations from the L1.
 // Measured (H200, 2026-11-22, bench/results/cuda-gemv-h200.json), % of the read sweep, alone / launched
 // early: 28672×8192 Q4_K 90 / 95 (80 / 84 on other allocations of the same size), Q6_K 90 / 96; the four
@@ -14,40 +18,47 @@
 // warp by cp.async 62 to 86, by bulk copies 64 to 147; contiguous runs a warp 62 to 66; four units in flight
 // 74; bringing 4 to 16 MB of the next matrix into the L2 at the end 63 to 68. Plain reads of the same bytes
 // in the same launches take 53.6 (61 when not launched early).
-// Four tokens go by pairs through tensor cores (gemv_device.cuh). Tried there and slower (µs for a rank's
-// gate·up of 70B, Q4_K; 42 as it is, one token 33): the ring by bulk copies 47 to 84, zeros kept in registers
-// by predicated loads 46. What binds it is the L1, which gives a pair's few words to few lanes.
+// Four tokens in chunks were bound by the L1, which gives a pair's few words to few lanes (µs for a rank's o,
+// gate·up and down of 15 bits, Q4_K, H200: 9.1, 46.3, 33.9; in rounds 7.9, 43.9, 28.1; one token 5.6, 34.5,
+// 17.7). Two tokens of 8 bits are slower in rounds (gate·up 39.4, in chunks 38.2).
 #pragma once
 
 #include <type_traits>
 
-#include "ops/cuda/gemv_device.cuh"
+#include "ops/cuda/gemv_tokens.cuh"
+#include "ops/cuda/gemv_walk.h"
 #include "ops/cuda/peer_device.cuh"
 #include "ops/cuda/quantize_device.cuh"
 
 namespace tandem::cuda {
 
 /// How a kernel is cut: threads a block, blocks a multiprocessor, segments a chunk, tiles a bundle.
-template <int kThreadsIn, int kBlocksIn, int kUnitsIn, int kRowsIn>
+/// `kRounds`: a chunk is a segment, units are taken as Walk says, and kUnits of them are in flight.
+template <int kThreadsIn, int kBlocksIn, int kUnitsIn, int kRowsIn, bool kRoundsIn = false>
 struct GemvShape {
+  static constexpr bool kRounds = kRoundsIn;
   static constexpr int kThreads = kThreadsIn;
   static constexpr int kBlocks = kBlocksIn;
   static constexpr int kUnits = kUnitsIn;
   static constexpr int kRows = kRowsIn;
   static constexpr int kWarps = kThreads / 32;
   static constexpr int kBundleRows = kRows * kTileRows;
+
+  /// Shared memory of a block, beside that of the sums.
+  template <int kTokens, bool kWide>
+  static constexpr int64_t shared_bytes() {
+    if constexpr (!kRounds)
+      return 0;
+    else
+      return int64_t{kWarps} * device::HeldTokens<kTokens, kWide>::kFloats * sizeof(float);
+  }
 };
 
 namespace device {
 
-/// Whether this code multiplies two tokens at a time by tensor cores.
-#if __CUDA_ARCH__ >= 800
+/// Whether kernels in chunks multiply two tokens at a time by tensor cores.
 template <class F, int kTokens, int kRows>
-inline constexpr bool kByPairs = QuantFormat<F>&& kTokens % 2 == 0 && kRows == 2;
-#else
-template <class F, int kTokens, int kRows>
-inline constexpr bool kByPairs = false;
-#endif
+inline constexpr bool kByPairs = kMultipliesBytes&& QuantFormat<F>&& kTokens == 2 && kRows == 2;
 
 /// Stands for PairRecords where there are none.
 struct NoPairs {
@@ -89,9 +100,43 @@ struct Chunk {
   }
 };
 
-/// Stores a warp's sums of a chunk, added up over quads. slot: (kBundleRows, kTokens)
+/// A unit of a bundle's tiles in flight.
+template <class F, int kRows>
+struct Unit {
+  Lane<F> lanes[kRows];
+  int place = -1;  ///< Walk's
+
+  /// The next one's, where there is one.
+  template <int kWarps>
+  __device__ void load(const GemvArgs& args, Walk<kWarps>& walk, int block, int n_blocks, int lane) {
+    place = walk.take();
+    if (place < 0) return;
+    constexpr int kUnitBytes = TileLayout<F>::kUnitBytes;
+    const bool pair = args.epilogue != Epilogue::none;
+    const int local = walk.local_of(place);
+    const int bundle =
+        pair ? 2 * pair_of(args, local >> 1, block, n_blocks) + (local & 1) : block + local * n_blocks;
+    const BundlePlace at = place_of(args, bundle, pair);
+    const int64_t tile_stride = static_cast<int64_t>(args.n_segments) * kUnitBytes;
+    const std::byte* unit = tiles_of(args, at.part) + at.bundle * (kRows * tile_stride) +
+                            static_cast<int64_t>(walk.segment_of(place)) * kUnitBytes;
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) load_lane<F>(lanes[r], unit + r * tile_stride, lane);
+  }
+};
+
+/// This lane's number, asked for anew, so that what follows from it takes no registers until then.
+__device__ inline int ask_lane() {
+  int lane;
+  asm volatile("mov.u32 %0, %%laneid;" : "=r"(lane));
+  return lane;
+}
+
+/// Stores a warp's sums of a chunk, added up over quads. slot: (kTokens, kBundleRows); `add`: to what is
+/// there
 template <int kRows, int kTokens>
-__device__ inline void store_slot(const float (&acc)[kRows][kTokens], float* slot, int lane) {
+__device__ inline void store_slot(const float (&acc)[kRows][kTokens], float* slot, int lane,
+                                  bool add = false) {
   if constexpr (kRows * kTokens % kQuad == 0) {
     // lanes hand each other half of what they hold, twice: in the same order as one value at a time
     constexpr int kSums = kRows * kTokens;
@@ -109,7 +154,8 @@ __device__ inline void store_slot(const float (&acc)[kRows][kTokens], float* slo
       const float sum = (outer ? half[i + kSums / 4] : half[i]) +
                         __shfl_xor_sync(~0U, outer ? half[i] : half[i + kSums / 4], 2);
       const int mine = i + (upper ? kSums / 2 : 0) + (outer ? kSums / 4 : 0);
-      slot[(mine / kTokens * kTileRows + lane / kQuad) * kTokens + mine % kTokens] = sum;
+      float& to = slot[(mine % kTokens * kRows + mine / kTokens) * kTileRows + lane / kQuad];
+      to = add ? to + sum : sum;
     }
   } else {
 #pragma unroll
@@ -119,7 +165,10 @@ __device__ inline void store_slot(const float (&acc)[kRows][kTokens], float* slo
         float sum = acc[r][t];
         sum += __shfl_xor_sync(~0U, sum, 1);
         sum += __shfl_xor_sync(~0U, sum, 2);
-        if (lane % kQuad == 0) slot[(r * kTileRows + lane / kQuad) * kTokens + t] = sum;
+        if (lane % kQuad == 0) {
+          float& to = slot[(t * kRows + r) * kTileRows + lane / kQuad];
+          to = add ? to + sum : sum;
+        }
       }
     }
   }
@@ -143,7 +192,7 @@ __device__ inline void finish(const GemvArgs& args, const float* slots, int n_lo
   for (int i = static_cast<int>(threadIdx.x); i < n_local * kSlot; i += Shape::kThreads) {
     const int local = i / kSlot;
     const int rest = i % kSlot;
-    const int token = rest % kTokens;
+    const int token = rest / Shape::kBundleRows;
     BundlePlace place{0, block + local * n_blocks};
     float value;
     if (pair) {
@@ -153,7 +202,7 @@ __device__ inline void finish(const GemvArgs& args, const float* slots, int n_lo
       place = place_of(args, place.bundle, false);
     }
     const GemvPart& part = args.parts[place.part];
-    const int row = place.bundle * Shape::kBundleRows + rest / kTokens;
+    const int row = place.bundle * Shape::kBundleRows + rest % Shape::kBundleRows;
     if (row >= part.n_rows || token >= args.n_tokens) continue;
     if (part.bias != nullptr) value += part.bias[row];
     if (args.factor != nullptr) value *= *args.factor;
@@ -177,7 +226,7 @@ __device__ inline void finish_records(const GemvArgs& args, const float* slots, 
     const int run = i / args.n_tokens;
     const int token = i - run * args.n_tokens;
     const int gate_slot = 2 * (run * args.run + lane / Shape::kBundleRows) * args.n_chunks * kSlot +
-                          lane % Shape::kBundleRows * kTokens + token;
+                          token * Shape::kBundleRows + lane % Shape::kBundleRows;
     const int up_slot = gate_slot + args.n_chunks * kSlot;
     float gate = 0;
     float up = 0;
@@ -201,12 +250,79 @@ __device__ inline void finish_records(const GemvArgs& args, const float* slots, 
   }
 }
 
+/// The block's dynamic shared memory.
+__device__ inline float* block_memory() {
+  extern __shared__ float4 memory[];
+  return reinterpret_cast<float*>(memory);
+}
+
+/// Epilogue and outputs of all the block's sums.
+template <class F, class Shape, int kTokens>
+__device__ inline void finish_all(const GemvArgs& args, const float* slots, int n_local, int block,
+                                  int n_blocks) {
+  __syncthreads();
+  if constexpr (QuantFormat<F> && Shape::kBundleRows == 16) {
+    if (args.records != nullptr) {
+      finish_records<Shape, kTokens>(args, slots, n_local, block, n_blocks);
+      return;
+    }
+  }
+  finish<Shape, kTokens>(args, slots, n_local, block, n_blocks);
+}
+
+/// The body of a kernel in rounds.
+template <class F, int kTokens, bool kWide, class Shape>
+__device__ inline void gemv_rounds(const GemvArgs& args, int block, int n_blocks) {
+  constexpr int kUnits = kMultipliesBytes ? Shape::kUnits : 1;  // ReadTokens leaves no registers for more
+  constexpr int kSlot = Shape::kBundleRows * kTokens;
+  using Held = std::conditional_t<kMultipliesBytes, HeldTokens<kTokens, kWide>, ReadTokens<kTokens, kWide>>;
+  constexpr int kHeldFloats = HeldTokens<kTokens, kWide>::kFloats;  // of a warp
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int n_local = (args.n_bundles - block + n_blocks - 1) / n_blocks;  // bundles, or runs of pairs
+  Walk<Shape::kWarps> walk(args.n_segments, n_local * (args.epilogue != Epilogue::none ? 2 * args.run : 1),
+                           warp);
+
+  let_next_start();
+  if (args.expert != nullptr) wait_for_inputs();  // which weights these are, a kernel before this one says
+  Unit<F, Shape::kRows> units[kUnits];
+#pragma unroll
+  for (int i = 0; i < kUnits; ++i) units[i].load(args, walk, block, n_blocks, lane);
+  wait_for_inputs();
+  Held held(block_memory() + warp * kHeldFloats, lane);
+  float* slots = block_memory() + Shape::kWarps * kHeldFloats;  // (bundles, n_chunks, kTokens, kBundleRows)
+  int held_segment = -1;
+  while (units[0].place >= 0) {
+#pragma unroll
+    for (int i = 0; i < kUnits; ++i) {
+      const int place = units[i].place;
+      if (i != 0 && place < 0) break;
+      const int segment = walk.segment_of(place);
+      if (segment != held_segment) {
+        held_segment = segment;
+        held.load(args, segment * record_bytes<F, kWide>());
+      }
+      float sums[Shape::kRows][kTokens];
+      multiply_held<F>(units[i].lanes, held, lane, sums);
+      units[i].load(args, walk, block, n_blocks, lane);
+      store_slot<Shape::kRows, kTokens>(
+          sums, slots + (walk.local_of(place) * args.n_chunks + walk.slot_of(segment, warp)) * kSlot,
+          kMultipliesBytes ? lane : ask_lane(), walk.adds(segment));
+    }
+  }
+  finish_all<F, Shape, kTokens>(args, slots, n_local, block, n_blocks);
+}
+
 /// The kernel's body, for the block `block` of `n_blocks` that work on `args`.
 template <class F, int kTokens, bool kWide, class Shape>
 __device__ inline void gemv(const GemvArgs& args, int block, int n_blocks) {
+  if constexpr (Shape::kRounds) {
+    gemv_rounds<F, kTokens, kWide, Shape>(args, block, n_blocks);
+    return;
+  }
   constexpr int kRecord = record_bytes<F, kWide>();
   constexpr int kUnits = Shape::kUnits;
-  extern __shared__ float slots[];  // (bundles of the block, n_chunks, kBundleRows, kTokens)
+  float* slots = block_memory();  // (bundles of the block, n_chunks, kTokens, kBundleRows)
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const bool pair = args.epilogue != Epilogue::none;
@@ -226,8 +342,7 @@ __device__ inline void gemv(const GemvArgs& args, int block, int n_blocks) {
   }
   wait_for_inputs();
   const Records<kTokens> records(args);
-  const std::conditional_t<kByPairs<F, kTokens, Shape::kRows>, PairRecords<kTokens>, NoPairs> pairs(records,
-                                                                                                    lane);
+  std::conditional_t<kByPairs<F, kTokens, Shape::kRows>, PairRecords, NoPairs> pairs(records, lane);
   for (; item < n_items; item += Shape::kWarps) {
     const int n = chunk.n;
     const int record = chunk.segment * kRecord;
@@ -238,7 +353,11 @@ __device__ inline void gemv(const GemvArgs& args, int block, int n_blocks) {
     for (int i = 0; i < kUnits; ++i) {
       if (i < n) {
         if constexpr (kByPairs<F, kTokens, Shape::kRows>) {
-          consume_pairs<F, kTokens, kWide>(chunk.lanes[i], records, pairs, record + i * kRecord, lane, acc);
+          float sums[2][2];
+          pairs.move_to(record + i * kRecord);
+          multiply_pairs<F, 2, kWide>(chunk.lanes[i], pairs, lane, sums);
+#pragma unroll
+          for (int j = 0; j < 4; ++j) acc[j / 2][j % 2] += sums[j / 2][j % 2];
         } else if constexpr (QuantFormat<F>) {
           LaneInput<F, kWide> input;
           input.load(records.p[0] + record + i * kRecord, lane % kQuad);
@@ -250,16 +369,10 @@ __device__ inline void gemv(const GemvArgs& args, int block, int n_blocks) {
       }
       if (more && i < chunk.n) chunk.load(i, lane);
     }
-    store_slot<Shape::kRows, kTokens>(acc, slots + item * Shape::kBundleRows * kTokens, lane);
+    store_slot<Shape::kRows, kTokens>(acc, slots + item * Shape::kBundleRows * kTokens,
+                                      kTokens == 1 || !kMultipliesBytes ? lane : ask_lane());
   }
-  __syncthreads();
-  if constexpr (QuantFormat<F> && Shape::kBundleRows == 16) {
-    if (args.records != nullptr) {
-      finish_records<Shape, kTokens>(args, slots, n_local, block, n_blocks);
-      return;
-    }
-  }
-  finish<Shape, kTokens>(args, slots, n_local, block, n_blocks);
+  finish_all<F, Shape, kTokens>(args, slots, n_local, block, n_blocks);
 }
 
 }  // namespace device

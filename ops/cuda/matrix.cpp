@@ -16,8 +16,8 @@ FormatKernels kernels_of(TensorType type) {
 
 }  // namespace
 
-CudaMatrix::CudaMatrix(TensorType type, int64_t n_rows, Range cols, bool wide)
-    : type_(type), n_rows_(n_rows), cols_(cols), roads_(built_in_roads(type, wide, batch_code(type))) {
+CudaMatrix::CudaMatrix(TensorType type, int64_t n_rows, Range cols)
+    : type_(type), n_rows_(n_rows), cols_(cols), roads_(built_in_roads(type, batch_code(type))) {
   require(n_rows >= 0 && cols.begin >= 0 && cols.end >= cols.begin, "cuda matrix: shape", n_rows, cols.begin,
           cols.end);
   const bool floats = type_info(type).block_elements == 1;

@@ -13,8 +13,7 @@ namespace tandem::cuda {
 /// zero.
 class CudaMatrix : public Matrix {
  public:
-  /// `wide`: it is multiplied with 15-bit activations, where there are few.
-  CudaMatrix(TensorType type, int64_t n_rows, Range cols, bool wide = false);
+  CudaMatrix(TensorType type, int64_t n_rows, Range cols);
 
   TensorType type() const override { return type_; }
   int64_t n_rows() const override { return n_rows_; }

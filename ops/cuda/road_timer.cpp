@@ -35,8 +35,9 @@ RoadTimer::RoadTimer(Products& products, std::vector<std::vector<CudaMatrix*>> a
 
 size_t RoadTimer::bytes() const {
   const int64_t n_segments = alike_[0][0]->n_segments();
-  return static_cast<size_t>(most_tokens_ *
-                             (4 * n_rows_ + n_segments * (ActLayout::kF32Bytes + ActLayout::kF16Bytes)));
+  return static_cast<size_t>(
+      most_tokens_ *
+      (4 * n_rows_ + n_segments * (ActLayout::kF32Bytes + ActLayout::kQ15Bytes + ActLayout::kF16Bytes)));
 }
 
 bool RoadTimer::takes_halves() const {
@@ -44,7 +45,7 @@ bool RoadTimer::takes_halves() const {
 }
 
 /// Bytes that are finite, and neither zero nor one, in every form.
-const CudaActivations& RoadTimer::input(ActForm form) {
+CudaActivations& RoadTimer::input(ActForm form) {
   auto& x = inputs_[static_cast<size_t>(form)];
   if (!x) {
     constexpr int kByte = 0x3c;
@@ -55,7 +56,9 @@ const CudaActivations& RoadTimer::input(ActForm form) {
   return *x;
 }
 
-void RoadTimer::multiply_all(const CudaActivations& x, int64_t n_tokens) {
+/// `fills`: makes each one's input of floats before.
+void RoadTimer::multiply_all(CudaActivations& x, bool fills, int64_t n_tokens) {
+  const CudaActivations* rows = fills ? &input(ActForm::f32) : nullptr;  // whose records are floats
   for (const std::vector<CudaMatrix*>& product : alike_) {
     std::vector<GemvOperand> parts;
     float* out = out_.data();
@@ -66,21 +69,26 @@ void RoadTimer::multiply_all(const CudaActivations& x, int64_t n_tokens) {
     const bool gated = parts.size() == 2 && product[0]->type() == product[1]->type() &&
                        product[0]->n_rows() == product[1]->n_rows();
     products_.forget();
-    const bool early = early_ && &product != &alike_.front();
+    bool early = early_ && &product != &alike_.front();
+    if (fills) {
+      x.fill(reinterpret_cast<const float*>(rows->data()), rows->token_bytes() / 4, n_tokens, nullptr,
+             stream_.get(), early);
+      early = early_;
+    }
     products_.multiply(parts, x, n_tokens, {gated ? Epilogue::swiglu : Epilogue::none, early}, stream_.get());
   }
 }
 
 /// Of one product; the median of replays of a graph, so that the host's part doesn't count.
-double RoadTimer::time_us(Road road, int64_t n_tokens) {
-  const CudaActivations& x = input(road == Road::gemv ? form_ : takes_halves() ? ActForm::f16 : ActForm::f32);
+double RoadTimer::time_us(Road road, bool fills, int64_t n_tokens) {
+  CudaActivations& x = input(road == Road::gemv ? form_ : takes_halves() ? ActForm::f16 : ActForm::f32);
   for (const std::vector<CudaMatrix*>& product : alike_) {
     for (CudaMatrix* part : product) part->set_roads(only(road));
   }
   Recording recording;
   const auto run = [&] {
     recording.run(stream_, [&] {
-      multiply_all(x, n_tokens);
+      multiply_all(x, fills, n_tokens);
       return 0U;
     });
   };
@@ -100,28 +108,30 @@ double RoadTimer::time_us(Road road, int64_t n_tokens) {
   return times[kRuns / 2];
 }
 
-int32_t RoadTimer::last_token(Road lower, Road upper, int32_t least, int32_t built_in,
+int32_t RoadTimer::last_token(Road lower, Road upper, bool upper_fills, int32_t least, int32_t built_in,
                               std::span<const int32_t> n_tokens) {
   std::vector<RoadTimes> times;
   for (const int32_t n : n_tokens) {
-    if (n <= most_tokens_) times.push_back({n, time_us(lower, n), time_us(upper, n)});
+    if (n <= most_tokens_) times.push_back({n, time_us(lower, false, n), time_us(upper, upper_fills, n)});
   }
   return last_on_lower_road(least, built_in, times);
 }
 
-Roads RoadTimer::measure(bool of_expert) {
+Roads RoadTimer::measure(bool of_expert, bool behind_gate) {
   const Roads before = alike_[0][0]->roads();
   const bool batch = has_batch_kernel(alike_[0][0]->type());
   const bool blas = products_.has_blas();
   out_ = DeviceBuffer<float>(static_cast<size_t>(most_tokens_ * n_rows_));
+  // GEMV's gate·up rounds its rows itself, to the forms of GEMV alone.
+  const bool fills = behind_gate && form_ != ActForm::f32;
   Roads roads = before;
   if (batch && !of_expert) {
-    roads.gemv = last_token(Road::gemv, Road::batch, 1, before.gemv, kGemvOrBatch);
+    roads.gemv = last_token(Road::gemv, Road::batch, fills, 1, before.gemv, kGemvOrBatch);
   } else if (blas && !of_expert) {
-    roads.gemv = last_token(Road::gemv, Road::blas, kMaxGemvTokens, before.gemv, kGemvOrBlas);
+    roads.gemv = last_token(Road::gemv, Road::blas, fills, kMaxGemvTokens, before.gemv, kGemvOrBlas);
   }
   if (batch && blas)
-    roads.batch = last_token(Road::batch, Road::blas, Roads::kLeastBatch, before.batch, kBatchOrBlas);
+    roads.batch = last_token(Road::batch, Road::blas, false, Roads::kLeastBatch, before.batch, kBatchOrBlas);
   products_.forget();
   for (const std::vector<CudaMatrix*>& product : alike_) {
     for (CudaMatrix* part : product) part->set_roads(before);

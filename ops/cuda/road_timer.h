@@ -19,16 +19,17 @@ class RoadTimer {
   /// Device memory for inputs and outputs, at most.
   size_t bytes() const;
 
-  /// `of_expert`: the first road's end stays as it is. Some tens of milliseconds.
-  Roads measure(bool of_expert);
+  /// `of_expert`: the first road's end stays as it is. `behind_gate`: as Product; where the first two roads
+  /// meet, the upper one's time is with the rounding of its input. Some tens of milliseconds.
+  Roads measure(bool of_expert, bool behind_gate = false);
 
  private:
   bool takes_halves() const;
-  int32_t last_token(Road lower, Road upper, int32_t least, int32_t built_in,
+  int32_t last_token(Road lower, Road upper, bool upper_fills, int32_t least, int32_t built_in,
                      std::span<const int32_t> n_tokens);
-  double time_us(Road road, int64_t n_tokens);
-  void multiply_all(const CudaActivations& x, int64_t n_tokens);
-  const CudaActivations& input(ActForm form);
+  double time_us(Road road, bool fills, int64_t n_tokens);
+  void multiply_all(CudaActivations& x, bool fills, int64_t n_tokens);
+  CudaActivations& input(ActForm form);
 
   Products& products_;
   std::vector<std::vector<CudaMatrix*>> alike_;

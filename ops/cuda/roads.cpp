@@ -10,7 +10,6 @@ using nlohmann::json;
 using nlohmann::ordered_json;
 
 constexpr int32_t kFewTokens = 4;     ///< a launch of GEMV
-constexpr int32_t kFewWide = 2;       ///< the same of 15 bits: more are no slower as halves
 constexpr int32_t kFewUnpacked = 16;  ///< beside cuBLASLt, where there is no batch kernel
 constexpr int32_t kFewFloats = 64;
 constexpr int32_t kManyByWarpgroups = 192;  ///< in passes of 64, still faster than unpacking and cuBLASLt
@@ -66,11 +65,10 @@ std::string RoadSet::text() const {
   return out;
 }
 
-Roads built_in_roads(TensorType type, bool wide, BatchCode batch) {
+Roads built_in_roads(TensorType type, BatchCode batch) {
   if (type_info(type).block_elements == 1) return {kFewFloats, Roads::kLeastBatch};
   if (batch == BatchCode::none) return {kFewUnpacked, Roads::kLeastBatch};
-  return {wide ? kFewWide : kFewTokens,
-          batch == BatchCode::warpgroups ? kManyByWarpgroups : Roads::kLeastBatch};
+  return {kFewTokens, batch == BatchCode::warpgroups ? kManyByWarpgroups : Roads::kLeastBatch};
 }
 
 std::optional<Roads> RoadTable::find(const RoadKey& key) const {

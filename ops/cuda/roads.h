@@ -47,13 +47,14 @@ struct Roads {
 /// What the device has for many tokens of a format beside cuBLASLt.
 enum class BatchCode : uint8_t { none, warps, warpgroups };
 
-/// Where nothing was measured. `wide`: of 15-bit activations.
-Roads built_in_roads(TensorType type, bool wide, BatchCode batch);
+/// Where nothing was measured.
+Roads built_in_roads(TensorType type, BatchCode batch);
 
 /// Matrices that are multiplied with one input at once (q·k·v, gate·up), in their order.
 struct Product {
   std::vector<Matrix*> parts;
-  bool of_expert = false;  ///< one of a mixture's: with few tokens it has a road of its own
+  bool of_expert = false;    ///< one of a mixture's: with few tokens it has a road of its own
+  bool behind_gate = false;  ///< down: its input is gate·up's output
 };
 
 /// What a product's time depends on: formats and shapes as they lie on the device.
@@ -108,7 +109,8 @@ struct RoadTimes {
 /// The most tokens for which the lower road is worth taking: the last of `times` (by ascending tokens) before
 /// the first at which it isn't; `least` where there is none. A road other than the built-in one (lower to
 /// `built_in` tokens) has to be faster by more than a twentieth: within that a run's noise decides, and what
-/// a product alone doesn't show, as the rounding of its rows that GEMV's epilogue does.
+/// a product alone doesn't show, as what GEMV's epilogue does with its rows: it rounds them or sends them to
+/// peers.
 int32_t last_on_lower_road(int32_t least, int32_t built_in, std::span<const RoadTimes> times);
 
 /// A backend whose products have several roads. Matrices are its own, loaded; allocate() was called.

@@ -114,7 +114,7 @@ std::vector<cuda::Product> Model::products() const {
     out.push_back({{layer.o.get()}});
     if (!layer.router) {
       out.push_back({{layer.gate.get(), layer.up.get()}});
-      out.push_back({{layer.down.get()}});
+      out.push_back({{layer.down.get()}, false, true});
     }
     for (size_t e = 0; e < layer.gates.size(); ++e) {
       out.push_back({{layer.gates[e].get(), layer.ups[e].get()}, true});

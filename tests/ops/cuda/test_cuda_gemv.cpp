@@ -163,6 +163,48 @@ TEST_P(Gpu, ShardsMayBeCutAnywhereInASuperBlock) {
   }
 }
 
+/// More segments than a block has warps: rounds, with a rest and without.
+TEST_P(Gpu, RowsOfManySegments) {
+  const TensorType type = GetParam();
+  for (const int64_t n_segments : {16, 19, 40}) {
+    const Range cols{0, n_segments * kSegmentCols};
+    const RandomMatrix m = random_matrix(type, 37, cols.end, 6);
+    const CudaMatrix weight = upload(m, cols);
+    for (const ActForm form : forms_of(type)) {
+      for (const int64_t n_tokens : {1, 2, 3, 4}) {
+        const Input x = make_input(n_tokens, cols, form);
+        EXPECT_LT(nmse(product(weight, x), truth_of(m, cols, x)), kTolerance)
+            << n_segments << " segments, tokens " << n_tokens << " form " << static_cast<int>(form);
+      }
+    }
+  }
+}
+
+/// Neither on the rows beside it nor on the grid, and so on how a block's warps share its units; nor on a
+/// fourth token.
+TEST_P(Gpu, ARowsBitsDependOnItsColumnsOnly) {
+  const TensorType type = GetParam();
+  const Range cols{0, 21 * kSegmentCols};
+  RandomMatrix m = random_matrix(type, 9000, cols.end, 7);
+  const CudaMatrix many = upload(m, cols);
+  CudaMatrix few(type, 24, cols);
+  few.put_rows(0, 24, m.bytes.data(), m.row_stride);
+  for (const ActForm form : forms_of(type)) {
+    for (const int64_t n_tokens : {1, 2, 4}) {
+      const Input x = make_input(n_tokens, cols, form);
+      const std::vector<float> expected = product(many, x);
+      const std::vector<float> got = product(few, x);
+      for (int64_t i = 0; i < n_tokens * 24; ++i) {
+        ASSERT_EQ(got[static_cast<size_t>(i)], expected[static_cast<size_t>(i / 24 * 9000 + i % 24)])
+            << i << " tokens " << n_tokens << " form " << static_cast<int>(form);
+      }
+    }
+    const std::vector<float> four = product(few, make_input(4, cols, form));
+    const std::vector<float> three = product(few, make_input(3, cols, form));
+    EXPECT_TRUE(std::equal(three.begin(), three.end(), four.begin())) << static_cast<int>(form);
+  }
+}
+
 TEST_P(Gpu, PartsShareALaunchAndHaveTheirOwnBias) {
   const TensorType type = GetParam();
   const int64_t n_cols = 512;

@@ -287,7 +287,7 @@ TEST_P(ManyTokens, RoadsAreMeasured) {
   for (const bool wide : is_wide) {
     const ActForm few = activation_form(type(), wide);
     RoadTimer timer(fresh(), {{&weights[0], &weights[1]}, {&weights[2], &weights[3]}}, few, true);
-    const Roads roads = timer.measure(false);
+    const Roads roads = timer.measure(false, wide);
     EXPECT_TRUE(roads.gemv >= 1 && roads.gemv <= Roads::kMostGemv) << roads.gemv;
     EXPECT_TRUE(roads.batch >= Roads::kLeastBatch && roads.batch <= Roads::kMostBatch) << roads.batch;
     EXPECT_EQ(timer.measure(true).gemv, before.gemv);

@@ -26,11 +26,10 @@ RoadTable table() {
 }
 
 TEST(Roads, built_in_numbers) {
-  EXPECT_EQ(built_in_roads(TensorType::q4_k, false, BatchCode::warps), (Roads{4, 64}));
-  EXPECT_EQ(built_in_roads(TensorType::q4_k, true, BatchCode::warps), (Roads{2, 64}));
-  EXPECT_EQ(built_in_roads(TensorType::q4_k, false, BatchCode::warpgroups), (Roads{4, 192}));
-  EXPECT_EQ(built_in_roads(TensorType::q4_k, true, BatchCode::none), (Roads{16, 64}));
-  EXPECT_EQ(built_in_roads(TensorType::bf16, false, BatchCode::none), (Roads{64, 64}));
+  EXPECT_EQ(built_in_roads(TensorType::q4_k, BatchCode::warps), (Roads{4, 64}));
+  EXPECT_EQ(built_in_roads(TensorType::q4_k, BatchCode::warpgroups), (Roads{4, 192}));
+  EXPECT_EQ(built_in_roads(TensorType::q4_k, BatchCode::none), (Roads{16, 64}));
+  EXPECT_EQ(built_in_roads(TensorType::bf16, BatchCode::none), (Roads{64, 64}));
 }
 
 TEST(Roads, names) {
