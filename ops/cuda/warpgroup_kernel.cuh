@@ -321,6 +321,8 @@ __device__ inline void multiply_run(const BatchArgs& args, const WorkRange& work
     load_lane<F, FromShared>(lanes[0], mine, lane);
     load_lane<F, FromShared>(lanes[1], mine + Shape::kUnitBytes, lane);
     multiply_panels<F>(lanes, lane, stages + at.stage * Shape::kStageBytes, acc[0]);
+    // (compute-sanitizer's racecheck follows lane 0's arrival only, and takes the other lanes' reads for
+    // races.)
     __syncwarp();
     if (lane == 0) arrive(empty + at.stage);
     at.advance();

@@ -13,7 +13,7 @@ PROMPTS_S = 2.0  # behind the model: roads are measured, and prompts have begun
 MEMORY_LIMIT_S = 5.0
 MEMORY_SLACK_MIB = 16
 GOLDEN = ROOT / "tests" / "golden" / "hf"
-ENDLESS_PROMPTS = ("-p", "512", "-n", "0", "-r", "10000000")
+ENDLESS_PROMPTS = ("-p", "512", "-n", "0", "-r", "10000")
 ENDLESS = ("--seed", "1", "--ignore-eos", "-c", "200000", "-n", "-1", "-p", "a b c")
 
 

@@ -145,8 +145,9 @@ class Suite:
             return {"CUDA_VISIBLE_DEVICES": str(self._turn % len(self.gpus))}
 
     def run(self, command, limit_s=60.0, stdin=None, **env):
-        """Runs a command to its end or to the limit, with all its output in the log."""
-        limit_s = max(1.0, min(limit_s, self.end - time.monotonic()))
+        """Runs a command to its end or to the limit, with all its output in the log. Skipped where the time for all
+        checks ends it before its limit: that shows nothing."""
+        asked_s, limit_s = limit_s, max(1.0, min(limit_s, self.end - time.monotonic()))
         start = time.monotonic()
         with tempfile.TemporaryDirectory(dir=self.scratch) as scratch:
             kept = {k: v for k, v in os.environ.items() if k in ("TANDEM_NCCL_LIBRARY",)}
@@ -173,6 +174,8 @@ class Suite:
             f"$ {shlex.join(map(str, command))[:2000]}  {env or ''}\n"
             f"  code {code} after {done.seconds:.1f} s\n{clipped(done.out)}{clipped(done.err)}"
         )
+        if code is None and limit_s < asked_s:
+            raise Skipped(f"no time left: it had {limit_s:.0f} s of {asked_s:.0f}")
         return done
 
     def expect_ok(self, done, what=""):

@@ -106,6 +106,10 @@ class Commands(WithSuite):
         pid = int(note.read_text())
         suites.harness.wait_for(lambda: not suites.harness.is_alive(pid), 10, "a process is left")
 
+    def test_an_end_before_the_limit_shows_nothing(self):
+        with self.assertRaisesRegex(Skipped, "it had 1 s of 60"):
+            self.suite(seconds=1).run(["sleep", "100"])
+
     def test_a_failure_shows_the_last_words(self):
         with self.assertRaisesRegex(Failed, "code 3: .*bad things"):
             suite = self.suite()

@@ -413,7 +413,8 @@ TEST_F(Halves, OfGatedProductsAgreeWithTheReference) {
   const Range cols{64, 264};
   const RandomMatrix gate = random_matrix(TensorType::q4_k, cols.size(), 1024, 21);
   const RandomMatrix up = random_matrix(TensorType::q4_k, cols.size(), 1024, 22);
-  const CudaMatrix weights[] = {upload(gate, {0, 1024}), upload(up, {0, 1024})};
+  CudaMatrix weights[] = {upload(gate, {0, 1024}), upload(up, {0, 1024})};
+  for (CudaMatrix& weight : weights) weight.set_roads({0, Roads::kLeastBatch});
   const Input x = make_input(kTokens, {0, 1024}, ActForm::f16, 0.1F);
   const DeviceBuffer<float> rows(static_cast<size_t>(2 * kTokens * cols.size()));
   const GemvOperand parts[] = {
