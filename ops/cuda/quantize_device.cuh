@@ -33,6 +33,18 @@ __device__ inline HalfScale half_scale(float amax) {
   return {ldexpf(1.0F, exponent), ldexpf(1.0F, -exponent)};
 }
 
+/// The same of a token that a block of kWarps warps has: amax is of a thread's values. All threads; `largest`
+/// is shared, and behind it what the block wrote to shared memory before is seen.
+template <int kWarps>
+__device__ inline HalfScale block_half_scale(float amax, float (&largest)[kWarps]) {
+  for (int distance = 16; distance > 0; distance /= 2)
+    amax = fmaxf(amax, __shfl_xor_sync(~0U, amax, distance));
+  if (threadIdx.x % 32 == 0) largest[threadIdx.x / 32] = amax;
+  __syncthreads();
+  for (const float other : largest) amax = fmaxf(amax, other);
+  return half_scale(amax);
+}
+
 /// x: the lane's columns 8 lane … 8 lane + 7 of the segment.
 __device__ inline void store_halves(const float (&x)[8], float inverse, std::byte* record, int lane) {
   uint4 words;

@@ -112,12 +112,7 @@ __global__ void __launch_bounds__(kHalfThreads) gate_halves_kernel(const __grid_
     }
   }
   if (!finite && args.not_finite != nullptr) *args.not_finite = 1;
-  for (int distance = 16; distance > 0; distance /= 2)
-    amax = fmaxf(amax, __shfl_xor_sync(~0U, amax, distance));
-  if (lane == 0) largest[warp] = amax;
-  __syncthreads();
-  for (const float other : largest) amax = fmaxf(amax, other);
-  const device::HalfScale scale = device::half_scale(amax);
+  const device::HalfScale scale = device::block_half_scale(amax, largest);
   std::byte* out = args.out + token * args.token_bytes;
   for (int64_t segment = warp; segment < args.n_segments; segment += kHalfWarps) {
     const int64_t col = segment * kSegmentCols + 8 * lane - args.lead;
