@@ -307,6 +307,7 @@ __device__ inline void multiply_run(const BatchArgs& args, const WorkRange& work
   const int n_segments = args.n_segments;
   const int first_group = work.begin / n_segments;
   const PartSums<Shape> parts(args);
+  wait_for_inputs();  // the tokens' scales are read by these warps
   RingPlace<Shape::kStages> at;
   float acc[1][Shape::kTokenTiles][4] = {};
   int group = first_group;

@@ -255,6 +255,40 @@ TEST_P(ManyTokens, BitsDontDependOnTheOtherTokens) {
   EXPECT_TRUE(std::equal(fewer.begin(), fewer.end(), many.begin()));
 }
 
+/// Behind the kernel that writes their input, and beginning before it ends.
+TEST_P(ManyTokens, LaunchedEarlyTheyAwaitTheirInput) {
+  if (!has_batch_) GTEST_SKIP() << "no tensor cores for it";
+  const Range cols{0, 2048};
+  const RandomMatrix m = random_matrix(type(), 600, cols.size(), 17);
+  const CudaMatrix weight = upload(m, cols);
+  constexpr int kRuns = 8;
+  for (const int64_t n_tokens : {int64_t{8}, int64_t{64}}) {
+    const Input inputs[] = {make_input(n_tokens, cols, form()), make_input(n_tokens, cols, form(), 0.1F)};
+    std::vector<float> expected[2];
+    DeviceBuffer<float> given[2];
+    for (size_t i = 0; i < 2; ++i) {
+      expected[i] = multiply(fresh(), {&weight}, inputs[i], options())[0];
+      given[i] = to_device(inputs[i].given);
+    }
+    ASSERT_NE(expected[0], expected[1]);
+    CudaActivations x(n_tokens, cols, form());
+    std::vector<DeviceBuffer<float>> outs;
+    for (int run = 0; run < kRuns; ++run) outs.emplace_back(static_cast<size_t>(n_tokens * weight.n_rows()));
+    GemvOptions early = options();
+    early.early = true;
+    Products& products = fresh();
+    const Stream stream;
+    for (size_t run = 0; run < outs.size(); ++run) {
+      const GemvOperand part{&weight, nullptr, outs[run].data(), weight.n_rows()};
+      x.fill(given[run % 2].data(), cols.size(), n_tokens, nullptr, stream.get(), true);
+      products.multiply({&part, 1}, x, n_tokens, early, stream.get());
+    }
+    stream.synchronize();
+    for (size_t run = 0; run < outs.size(); ++run)
+      EXPECT_EQ(to_host(outs[run].data(), outs[run].size()), expected[run % 2]) << n_tokens << " " << run;
+  }
+}
+
 /// Whatever the roads' ends, the sums are the same but for roundings, and the road is what is said.
 TEST_P(ManyTokens, GoByTheRoadsOfTheMatrix) {
   const RandomMatrix m = random_matrix(type(), 129, 512, 15);
