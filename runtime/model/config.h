@@ -55,6 +55,8 @@ struct ModelConfig {
   bool is_local(int64_t layer) const { return window > 0 && (layer + 1) % window_period != 0; }
   const RopeConfig& rope_of(int64_t layer) const { return is_local(layer) ? rope_local : rope; }
   int64_t window_of(int64_t layer) const { return is_local(layer) ? window : 0; }
+  /// Sets of rotations: `rope`'s, and `rope_local`'s where there are such layers.
+  int64_t n_ropes() const { return window > 0 ? 2 : 1; }
 
   /// Throws Error(bad_data): an unknown architecture (lists the known ones), a missing or contradictory key.
   static ModelConfig from_gguf(const GgufFile& file);

@@ -43,7 +43,7 @@ Model::Model(const GgufFile& file, const ModelConfig& config, const SplitWeights
       weights_((check_fit(file),
                 load_weights(file, config, plan_, communicator, *backend_, load_stats_, progress))) {
   std::vector<RopeSpec> ropes = {rope_spec(config_.rope, weights_.rope_factors)};
-  if (config_.window > 0) ropes.push_back(rope_spec(config_.rope_local, {}));
+  if (config_.n_ropes() > 1) ropes.push_back(rope_spec(config_.rope_local, {}));
   backend_->set_ropes(std::move(ropes));
   backend_->allocate(shape_);
   for (const LayerWeights& layer : weights_.layers) {

@@ -156,11 +156,10 @@ RankMemory MemoryPlan::rank(int r, const PlanRequest& request) const {
   memory.weight_bytes = weight_bytes_[static_cast<size_t>(request.backend)][static_cast<size_t>(r)];
   if (request.backend == PlanBackend::cuda) {
     shape.max_tokens = request.batch_tokens + request.n_sequences;
-    const int64_t n_ropes = config_.window > 0 ? 2 : 1;
     memory.cache_bytes = static_cast<int64_t>(cuda::cache_bytes_of(shape));
     memory.workspace_bytes =
         static_cast<int64_t>(cuda::workspace_bytes_of(shape, request.n_multiprocessors) +
-                             cuda::step_bytes_of(shape, config_.rope.n_rot / 2, n_ropes));
+                             cuda::step_bytes_of(shape, config_.rope.n_rot / 2, config_.n_ropes()));
     if (n_ranks() > 1) {
       memory.exchange_bytes =
           cuda::bulk_window(n_ranks(), config_.n_embd, config_.n_vocab, shape.max_tokens).end();

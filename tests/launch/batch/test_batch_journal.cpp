@@ -297,6 +297,7 @@ TEST(BatchJournal, FailsForGoodWhereAWriteCannotBeTakenBack) {
 /// Its syncs end when they are told to, and so as they are told to.
 class SlowDisk : public Disk {
  public:
+  explicit SlowDisk(int n_allowed) : n_allowed_(n_allowed) {}
   int sync(int fd) override {
     std::unique_lock lock(mutex_);
     ++n_begun_;
@@ -326,15 +327,14 @@ class SlowDisk : public Disk {
   std::mutex mutex_;
   std::condition_variable changed_;
   int n_begun_ = 0;
-  int n_allowed_ = 0;
+  int n_allowed_;
   int n_ended_ = 0;
   int error_ = 0;
 };
 
 TEST(BatchJournal, WorkGoesOnWhileTheDiskTakesItsTime) {
   const ScratchFolder folder;
-  SlowDisk disk;
-  disk.allow(2);  // the new file, and its folder
+  SlowDisk disk(2);  // the new file, and its folder
   {
     Journal journal(folder.file("j"), kFacts, kLines, {.n_unsynced = 4, .unsynced_for = 1h},
                     JournalOpening::go_on, disk);
@@ -359,16 +359,26 @@ TEST(BatchJournal, WorkGoesOnWhileTheDiskTakesItsTime) {
   expect_is(journal, 5, results());
 }
 
+/// A journal whose first two records are on their way to the disk.
+struct UnderWay {
+  ScratchFolder folder;
+  SlowDisk disk{2};  ///< the new file, and its folder
+  Journal journal;
+
+  UnderWay()
+      : journal(folder.file("j"), kFacts, kLines, {.n_unsynced = 4, .unsynced_for = 1h},
+                JournalOpening::go_on, disk) {
+    journal.append(results()[0]);
+    journal.append(results()[1]);
+    journal.sync_if_due();
+    disk.await_begun(3);
+  }
+};
+
 TEST(BatchJournal, ACheckpointWaitsForTheSyncUnderWay) {
-  const ScratchFolder folder;
-  SlowDisk disk;
-  disk.allow(2);
-  Journal journal(folder.file("j"), kFacts, kLines, {.n_unsynced = 4, .unsynced_for = 1h},
-                  JournalOpening::go_on, disk);
-  journal.append(results()[0]);
-  journal.append(results()[1]);
-  journal.sync_if_due();
-  disk.await_begun(3);
+  UnderWay under_way;
+  SlowDisk& disk = under_way.disk;
+  Journal& journal = under_way.journal;
   journal.append(results()[2]);  // which the sync under way may have missed
   std::future<void> checkpoint = std::async(std::launch::async, [&] { journal.sync(); });
   EXPECT_EQ(checkpoint.wait_for(20ms), std::future_status::timeout);
@@ -382,15 +392,9 @@ TEST(BatchJournal, ACheckpointWaitsForTheSyncUnderWay) {
 }
 
 TEST(BatchJournal, TellsThatTheDiskRefusedMeanwhile) {
-  const ScratchFolder folder;
-  SlowDisk disk;
-  disk.allow(2);
-  Journal journal(folder.file("j"), kFacts, kLines, {.n_unsynced = 4, .unsynced_for = 1h},
-                  JournalOpening::go_on, disk);
-  journal.append(results()[0]);
-  journal.append(results()[1]);
-  journal.sync_if_due();
-  disk.await_begun(3);
+  UnderWay under_way;
+  SlowDisk& disk = under_way.disk;
+  Journal& journal = under_way.journal;
   disk.allow(1, EIO);
   const auto [code, text] = refusal_of([&] { journal.sync(); });
   EXPECT_EQ(code, ExitCode::io);
