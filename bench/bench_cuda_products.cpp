@@ -1,6 +1,7 @@
 // Matrix products of many tokens on a GPU by road (ops/cuda/products.h): for the four shapes of a 70B layer
-// of one of two ranks, Q4_K and Q6_K, 1 to 4096 tokens. Roads: gemv, batch (warps: its kernels of before
-// Hopper), blas.
+// of one of two ranks, Q4_K and Q6_K, 1 to 4096 tokens. Roads: gemv (step: as a decode step asks for it, gate
+// and up with their activation and rounding in one launch, down's input with 15 bits), batch (warps: its
+// kernels of before Hopper), blas.
 //   bench_cuda_products [--benchmark_format=json]
 // Each run is eight products in a row on matrices of their own, so that the L2 doesn't help; time from CUDA
 // events. Counters: GB/s of weights as they lie in memory, TFLOP/s.
@@ -25,9 +26,9 @@ constexpr int kMatrices = 8;
 constexpr int64_t kMostTokens = 4096;
 
 /// Matrices of a shape and type, filled with small numbers: only their bytes count.
-std::vector<CudaMatrix> matrices(TensorType type, const Shape& shape) {
+std::vector<CudaMatrix> matrices(TensorType type, const Shape& shape, int each) {
   std::vector<CudaMatrix> all;
-  for (int i = 0; i < kMatrices; ++i) {
+  for (int i = 0; i < kMatrices * each; ++i) {
     all.emplace_back(type, shape.n_rows, Range{0, shape.n_cols});
     check(cudaMemset(const_cast<std::byte*>(all.back().tiles()), 17 + i, all.back().bytes()));
   }
@@ -39,14 +40,26 @@ struct Way {
   ActForm form;
   Roads roads;  ///< all tokens on the one road
   bool by_warps = false;
+  bool as_step = false;
 };
+
+bool is_down(const Shape& shape) {
+  return shape.n_cols > shape.n_rows * 17 / 10;
+}
+bool is_gate_up(const Shape& shape) {
+  return shape.n_rows > 2 * shape.n_cols;
+}
 
 void run(benchmark::State& state, TensorType type, const Shape& shape, const Way& way) {
   const int64_t n_tokens = state.range(0);
-  std::vector<CudaMatrix> weights = matrices(type, shape);
+  const bool pair = way.as_step && is_gate_up(shape);
+  const int64_t n_rows = pair ? shape.n_rows / 2 : shape.n_rows;
+  std::vector<CudaMatrix> weights = matrices(type, {shape.name, n_rows, shape.n_cols}, pair ? 2 : 1);
   for (CudaMatrix& weight : weights) weight.set_roads(way.roads);
   Products products(shape.n_rows * shape.n_cols);
-  CudaActivations x(n_tokens, {0, shape.n_cols}, way.form);
+  CudaActivations x(n_tokens, {0, shape.n_cols},
+                    way.as_step && is_down(shape) ? ActForm::q15 : way.form);
+  CudaActivations records(n_tokens, {0, n_rows}, ActForm::q15);
   const DeviceBuffer<float> floats(static_cast<size_t>(n_tokens * shape.n_cols));
   check(cudaMemset(floats.data(), 0x3d, floats.bytes()));
   const DeviceBuffer<float> out(static_cast<size_t>(n_tokens * shape.n_rows));
@@ -56,11 +69,14 @@ void run(benchmark::State& state, TensorType type, const Shape& shape, const Way
   const Event begin;
   const Event end;
   const auto all = [&] {
-    for (const CudaMatrix& weight : weights) {
-      const GemvOperand part{&weight, nullptr, out.data(), shape.n_rows};
-      GemvOptions options{Epilogue::none, true};
+    const size_t each = pair ? 2 : 1;
+    for (size_t i = 0; i < weights.size(); i += each) {
+      GemvOptions options{pair ? Epilogue::swiglu : Epilogue::none, true};
       options.by_warps = way.by_warps;
-      products.multiply({&part, 1}, x, n_tokens, options, stream.get());
+      if (pair) options.records = &records;
+      const GemvOperand parts[] = {{&weights[i], nullptr, out.data(), n_rows},
+                                   {&weights[i + each - 1], nullptr, out.data(), n_rows}};
+      products.multiply({parts, each}, x, n_tokens, options, stream.get());
     }
   };
   all();
@@ -72,7 +88,7 @@ void run(benchmark::State& state, TensorType type, const Shape& shape, const Way
     state.SetIterationTime(Event::elapsed_us(begin, end) * 1e-6);
   }
   const auto products_run = static_cast<double>(state.iterations()) * kMatrices;
-  const double bytes = static_cast<double>(weights[0].bytes());
+  const double bytes = static_cast<double>(weights[0].bytes()) * (pair ? 2 : 1);
   const double flops = 2.0 * static_cast<double>(shape.n_rows * shape.n_cols * n_tokens);
   state.counters["GB/s"] = benchmark::Counter(products_run * bytes * 1e-9, benchmark::Counter::kIsRate);
   state.counters["TFLOP/s"] = benchmark::Counter(products_run * flops * 1e-12, benchmark::Counter::kIsRate);
@@ -93,6 +109,7 @@ void register_all() {
       };
       constexpr int32_t kAll = 1 << 20;
       add({"gemv", ActForm::q8, {kAll, kAll}}, {1, 2, 4, 8});
+      add({"step", ActForm::q8, {kAll, kAll}, false, true}, {1, 2, 4});
       add({"batch", ActForm::f16, {0, kAll}}, {1, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048});
       add({"warps", ActForm::f16, {0, kAll}, true}, {1, 4, 8, 16, 32, 64, 128, 256});
       add({"blas", ActForm::f16, {0, 0}}, {64, 128, 256, 512, 1024, 2048, kMostTokens});

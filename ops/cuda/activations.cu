@@ -33,7 +33,7 @@ __global__ void fill_kernel(const __grid_constant__ FillArgs args) {
   device::let_next_start();
   device::wait_for_inputs();
   const int64_t item = blockIdx.x * int64_t{kWarps} + threadIdx.x / 32;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int lane = static_cast<int>(threadIdx.x % 32);
   if (item >= args.n_tokens * args.n_segments) return;
   const int64_t token = item / args.n_segments;
   const int64_t segment = item % args.n_segments;
@@ -55,8 +55,8 @@ __global__ void __launch_bounds__(kWarps * 32) fill_half_kernel(const __grid_con
   device::let_next_start();
   device::wait_for_inputs();
   const int64_t token = blockIdx.x;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int lane = static_cast<int>(threadIdx.x % 32);
+  const int warp = static_cast<int>(threadIdx.x / 32);
   const float* row = args.x + token * args.x_stride;
   float amax = 0;
   bool finite = true;

@@ -11,7 +11,7 @@ constexpr int kWarps = kAppendThreads / 32;
 __global__ __launch_bounds__(kAppendThreads) void append_heads_kernel(
     const __grid_constant__ AttentionArgs args) {
   __shared__ float rows[kWarps][kMaxHeadDim];
-  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int lane = static_cast<int>(threadIdx.x % 32);
   const int warp = device::warp_of_block();
   const int n_heads = args.groups.n_heads;
   const int n_kv = args.groups.n_kv_heads;

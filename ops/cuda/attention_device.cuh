@@ -20,7 +20,7 @@ inline constexpr float kNoScore = -1e30F;
 
 /// The warp's number, known to be the same in all its lanes.
 __device__ inline int warp_of_block() {
-  return __shfl_sync(~0U, static_cast<int>(threadIdx.x) / 32, 0);
+  return __shfl_sync(~0U, static_cast<int>(threadIdx.x / 32), 0);
 }
 
 // --- rows by a warp: lane l owns the elements l + 32 i
@@ -303,7 +303,7 @@ __device__ inline void write_result(const AttentionArgs& args, int64_t token, in
   const int stored = args.out_lead + head * dim + col;
   const int segment = stored / kSegmentCols;
   const int group = stored % kSegmentCols / 32;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int lane = static_cast<int>(threadIdx.x % 32);
   std::byte* row = args.out + token * args.out_token_bytes;
   if (args.form == ActForm::q8) {
     store_group<ActForm::q8>(x, row + segment * ActLayout::kQ8Bytes, group, lane, valid);

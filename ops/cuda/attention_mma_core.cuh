@@ -39,7 +39,7 @@ struct MmaCore {
   const BlockPlace& block;
   const TokenPlace& place;
   Shared& shared;
-  int lane = static_cast<int>(threadIdx.x) % 32;
+  int lane = static_cast<int>(threadIdx.x % 32);
   int warp = warp_of_block();
   int g = lane / 4;
   int c = lane % 4;

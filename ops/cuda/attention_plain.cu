@@ -60,7 +60,7 @@ struct PlainCore {
   const device::TokenPlace& place;
   Shared& shared;
   int dim;
-  int lane = static_cast<int>(threadIdx.x) % 32;
+  int lane = static_cast<int>(threadIdx.x % 32);
   int warp = device::warp_of_block();
   float* queries;
   float* rows;

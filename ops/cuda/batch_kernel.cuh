@@ -15,6 +15,7 @@
 // waited for each other and groups of half as many tiles: 64 tokens 319.
 #pragma once
 
+#include "ops/cuda/async_copy.cuh"
 #include "ops/cuda/batch_args.h"
 #include "ops/cuda/half_weights.cuh"
 #include "ops/cuda/mma.cuh"
@@ -36,24 +37,6 @@ namespace device {
 /// From one token's halves of a segment to the next's: 64 modulo 128 bytes, so that lanes' 16 bytes don't
 /// collide.
 constexpr int kBatchPitch = 2 * kSegmentCols + 64;
-
-__device__ inline void copy_ahead(uint32_t to, const std::byte* from) {
-#if __CUDA_ARCH__ >= 800
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
-#endif
-}
-__device__ inline void end_of_copies() {
-#if __CUDA_ARCH__ >= 800
-  asm volatile("cp.async.commit_group;" ::: "memory");
-#endif
-}
-/// Until all but the last `kLeft` groups of this thread's copies have arrived.
-template <int kLeft>
-__device__ inline void await_copies() {
-#if __CUDA_ARCH__ >= 800
-  asm volatile("cp.async.wait_group %0;" ::"n"(kLeft) : "memory");
-#endif
-}
 
 /// Which token tiles a block finishes: every of-th from index on.
 struct BatchShare {
@@ -311,10 +294,10 @@ __global__ __launch_bounds__(32 * Shape::kWarps,
   using namespace device;
   constexpr int kTiles = Shape::kTiles;
   constexpr int kWarps = Shape::kWarps;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int lane = static_cast<int>(threadIdx.x % 32);
   const BatchRange segments(args);
   const BatchPlace<kTiles, kWarps> place(args, static_cast<int>(blockIdx.x),
-                                         static_cast<int>(threadIdx.x) / 32);
+                                         static_cast<int>(threadIdx.x / 32));
   let_next_start();
   const BatchUnits<F, kTiles> weights(args, place);
   Lane<F> even[kTiles];
@@ -359,10 +342,10 @@ __global__ __launch_bounds__(32 * Shape::kWarps,
   constexpr int kStages = Shape::kStages;
   constexpr int kStageBytes = 8 * kTokenTiles * kBatchPitch;
   extern __shared__ uint4 staged[];  // (kStages, 8 kTokenTiles, kBatchPitch bytes)
-  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int lane = static_cast<int>(threadIdx.x % 32);
   const BatchRange segments(args);
   const BatchPlace<kTiles, kWarps> place(args, static_cast<int>(blockIdx.x),
-                                         static_cast<int>(threadIdx.x) / 32);
+                                         static_cast<int>(threadIdx.x / 32));
   const auto shared = static_cast<uint32_t>(__cvta_generic_to_shared(staged));
   const auto stage_of = [&](int segment) { return (segment - segments.begin) % kStages * kStageBytes; };
   const auto stage = [&](int segment) {

@@ -76,7 +76,7 @@ class BlockTeam {
   }
   __host__ __device__ int64_t before(int64_t v) const {
 #ifdef __CUDA_ARCH__
-    const int lane = static_cast<int>(threadIdx.x) % 32;
+    const int lane = static_cast<int>(threadIdx.x % 32);
     int64_t up_to = v;
     for (int distance = 1; distance < 32; distance *= 2) {
       const int64_t lower = __shfl_up_sync(~0U, up_to, static_cast<unsigned>(distance));
@@ -86,7 +86,7 @@ class BlockTeam {
     if (lane == 31) scratch_[threadIdx.x / 32] = up_to;
     __syncthreads();
     int64_t lower_warps = 0;
-    for (int warp = 0; warp < static_cast<int>(threadIdx.x) / 32; ++warp) lower_warps += scratch_[warp];
+    for (int warp = 0; warp < static_cast<int>(threadIdx.x / 32); ++warp) lower_warps += scratch_[warp];
     return lower_warps + up_to - v;
 #else
     return v;

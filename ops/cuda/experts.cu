@@ -25,8 +25,8 @@ struct SortArgs {
 /// expert keep their order, whatever the timing.
 __global__ void __launch_bounds__(kSortThreads) sort_kernel(const __grid_constant__ SortArgs args) {
   __shared__ int32_t begins[kMaxRouterExperts + 1];
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int lane = static_cast<int>(threadIdx.x % 32);
+  const int warp = static_cast<int>(threadIdx.x / 32);
   const auto for_entries = [&](int expert, auto&& f) {
     int32_t n_before = 0;
     for (int32_t i = 0; i < args.n; i += 32) {

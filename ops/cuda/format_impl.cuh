@@ -229,12 +229,12 @@ FormatKernels format_kernels() {
     out.gemv[0][2] = gemv_instance<F, 4, false, Shape>();
   } else {
     using One = std::conditional_t<(F::kBits <= 4), GemvShape<512, 2, 1, 2>, GemvShape<512, 1, 2, 2>>;
-    using Two = GemvShape<512, 1, 2, 2>;
+    using Two = GemvShape<512, 1, 2, 2, true>;
     using Four = GemvShape<512, 1, 1, 2, true>;
     constexpr int kWideUnits = F::kBits <= 4 ? 2 : 1;
     using WideOne = std::conditional_t<(F::kBits == 8), GemvShape<256, 2, 1, 2>, GemvShape<512, 1, 2, 2>>;
     using WideTwo = GemvShape<512, 1, kWideUnits, 2, true>;
-    using WideFour = GemvShape<384, 1, kWideUnits, 2, true>;
+    using WideFour = GemvShape<512, 1, 1, 2, true>;
     out.gemv[0][0] = gemv_instance<F, 1, false, One>();
     out.gemv[0][1] = gemv_instance<F, 2, false, Two>();
     out.gemv[0][2] = gemv_instance<F, 4, false, Four>();

@@ -57,10 +57,18 @@ GemvKernel kernel_for(TensorType type, bool wide, int64_t n_tokens, bool fixed) 
 
 constexpr int kRecordRows = 32;  ///< that a block quantises together
 
-/// Shared memory of the sums of a bundle, or of a run of pairs.
+/// Shared memory of a bundle, or of a run of pairs: its sums and, in rounds, where its units are.
 int64_t bundle_bytes(const GemvKernel& kernel, const GemvArgs& args) {
-  return (args.epilogue == Epilogue::none ? 1 : 2) * int64_t{args.run} * args.n_chunks * kernel.rows *
-         kTileRows * kernel.tokens * static_cast<int64_t>(sizeof(float));
+  const int64_t slot_bytes = int64_t{kernel.rows} * kTileRows * kernel.tokens * int64_t{sizeof(float)};
+  const int64_t list_bytes = kernel.rounds ? args.n_segments * int64_t{sizeof(UnitPlace)} : 0;
+  return (args.epilogue == Epilogue::none ? 1 : 2) * int64_t{args.run} *
+         (args.n_chunks * slot_bytes + list_bytes);
+}
+
+/// Shared memory of a block beside that of its bundles; in rounds, lists of units are whole units a warp.
+int64_t beside_bytes(const GemvKernel& kernel) {
+  return kernel.shared_bytes +
+         (kernel.rounds ? kernel.threads / 32 * static_cast<int64_t>(sizeof(UnitPlace)) : 0);
 }
 
 /// Counts the bundles and chunks of args.parts for this kernel.
@@ -88,7 +96,7 @@ Grid cut(const GemvKernel& kernel, const GemvArgs& args, int64_t n_blocks) {
   const Device& device = current_device();
   constexpr int64_t kReserved = 1024;  // of the driver's, a block
   const int64_t limit = std::min(device.block_shared_bytes, device.shared_bytes / kernel.blocks - kReserved) -
-                        kernel.shared_bytes;
+                        beside_bytes(kernel);
   const int64_t most = limit / bundle_bytes(kernel, args);
   require(most > 0, "gemv: too many columns", args.n_segments * kSegmentCols);
   Grid grid;
@@ -101,7 +109,7 @@ Grid cut(const GemvKernel& kernel, const GemvArgs& args, int64_t n_blocks) {
 
 void start(const GemvKernel& kernel, void* args, int64_t n_blocks, int64_t shared_bytes, bool early,
            cudaStream_t stream) {
-  cuda::launch(kernel.function, {n_blocks, kernel.threads, kernel.shared_bytes + shared_bytes, early}, args,
+  cuda::launch(kernel.function, {n_blocks, kernel.threads, beside_bytes(kernel) + shared_bytes, early}, args,
                stream);
 }
 

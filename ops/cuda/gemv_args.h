@@ -54,6 +54,13 @@ struct GemvArgs {
   PeerWindows peers;                ///< outputs go there instead, where there are ranks
 };
 
+/// What a warp needs to know of one of its units: kept in lists in shared memory (gemv_kernel.cuh).
+struct alignas(16) UnitPlace {
+  const std::byte* unit;  ///< the first tile's
+  int32_t segment;
+  int32_t slot;  ///< where its sums go, counted in sums; negative (~slot): to be added there
+};
+
 /// Two sets of parts of different formats.
 struct GemvMixedArgs {
   GemvArgs first;

@@ -161,8 +161,9 @@ __device__ inline void add_group(LaneSum& to, const LaneScales& scales, int g, c
     if constexpr (F::kHasMin) to.offset += scales.group_min[g] * x_sum;
   } else {
     if constexpr (kWide) {  // the products with the scales can exceed 31 bits
-      to.sum += x_scale * (static_cast<float>(scales.scale[g][0]) * static_cast<float>(dot[0]) +
-                           static_cast<float>(scales.scale[g][1]) * static_cast<float>(dot[1]));
+      float sum = static_cast<float>(scales.scale[g][0]) * static_cast<float>(dot[0]);
+      if constexpr (F::kHalves) sum += static_cast<float>(scales.scale[g][1]) * static_cast<float>(dot[1]);
+      to.sum += x_scale * sum;
     } else {
       to.sum += x_scale * static_cast<float>(scales.scale[g][0] * dot[0] + scales.scale[g][1] * dot[1]);
     }

@@ -50,7 +50,7 @@ struct GemvShape {
     if constexpr (!kRounds)
       return 0;
     else
-      return int64_t{kWarps} * device::HeldTokens<kTokens, kWide>::kFloats * sizeof(float);
+      return int64_t{kWarps} * device::HeldTokens<kTokens, kWide>::kBytes;
   }
 };
 
@@ -100,26 +100,33 @@ struct Chunk {
   }
 };
 
+/// A warp's units in its order, in shared memory (most_units() of them). All lanes.
+template <class F, class Shape, int kTokens>
+__device__ inline void list_units(const GemvArgs& args, const Walk<Shape::kWarps>& walk, int block,
+                                  int n_blocks, UnitPlace* list) {
+  constexpr int kUnitBytes = TileLayout<F>::kUnitBytes;
+  constexpr int kSlot = Shape::kBundleRows * kTokens;
+  const bool pair = args.epilogue != Epilogue::none;
+  const int64_t tile_stride = static_cast<int64_t>(args.n_segments) * kUnitBytes;
+  for (int i = static_cast<int>(threadIdx.x % 32); i < walk.size(); i += 32) {
+    const auto [segment, local] = walk.unit(i);
+    const int bundle =
+        pair ? 2 * pair_of(args, local >> 1, block, n_blocks) + (local & 1) : block + local * n_blocks;
+    const BundlePlace at = place_of(args, bundle, pair);
+    const int slot = (local * args.n_chunks + walk.slot_of(segment)) * kSlot;
+    list[i] = {tiles_of(args, at.part) + at.bundle * (Shape::kRows * tile_stride) +
+                   static_cast<int64_t>(segment) * kUnitBytes,
+               segment, walk.adds(segment) ? ~slot : slot};
+  }
+  __syncwarp();
+}
+
 /// A unit of a bundle's tiles in flight.
 template <class F, int kRows>
 struct Unit {
   Lane<F> lanes[kRows];
-  int place = -1;  ///< Walk's
 
-  /// The next one's, where there is one.
-  template <int kWarps>
-  __device__ void load(const GemvArgs& args, Walk<kWarps>& walk, int block, int n_blocks, int lane) {
-    place = walk.take();
-    if (place < 0) return;
-    constexpr int kUnitBytes = TileLayout<F>::kUnitBytes;
-    const bool pair = args.epilogue != Epilogue::none;
-    const int local = walk.local_of(place);
-    const int bundle =
-        pair ? 2 * pair_of(args, local >> 1, block, n_blocks) + (local & 1) : block + local * n_blocks;
-    const BundlePlace at = place_of(args, bundle, pair);
-    const int64_t tile_stride = static_cast<int64_t>(args.n_segments) * kUnitBytes;
-    const std::byte* unit = tiles_of(args, at.part) + at.bundle * (kRows * tile_stride) +
-                            static_cast<int64_t>(walk.segment_of(place)) * kUnitBytes;
+  __device__ void load(const std::byte* unit, int64_t tile_stride, int lane) {
 #pragma unroll
     for (int r = 0; r < kRows; ++r) load_lane<F>(lanes[r], unit + r * tile_stride, lane);
   }
@@ -221,8 +228,8 @@ template <class Shape, int kTokens>
 __device__ inline void finish_records(const GemvArgs& args, const float* slots, int n_runs, int block,
                                       int n_blocks) {
   constexpr int kSlot = Shape::kBundleRows * kTokens;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  for (int i = static_cast<int>(threadIdx.x) / 32; i < n_runs * args.n_tokens; i += Shape::kWarps) {
+  const int lane = static_cast<int>(threadIdx.x % 32);
+  for (int i = static_cast<int>(threadIdx.x / 32); i < n_runs * args.n_tokens; i += Shape::kWarps) {
     const int run = i / args.n_tokens;
     const int token = i - run * args.n_tokens;
     const int gate_slot = 2 * (run * args.run + lane / Shape::kBundleRows) * args.n_chunks * kSlot +
@@ -276,38 +283,48 @@ __device__ inline void gemv_rounds(const GemvArgs& args, int block, int n_blocks
   constexpr int kUnits = kMultipliesBytes ? Shape::kUnits : 1;  // ReadTokens leaves no registers for more
   constexpr int kSlot = Shape::kBundleRows * kTokens;
   using Held = std::conditional_t<kMultipliesBytes, HeldTokens<kTokens, kWide>, ReadTokens<kTokens, kWide>>;
-  constexpr int kHeldFloats = HeldTokens<kTokens, kWide>::kFloats;  // of a warp
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int warp = static_cast<int>(threadIdx.x) / 32;
+  constexpr int kHeldBytes = HeldTokens<kTokens, kWide>::kBytes;  // of a warp
+  const int lane = static_cast<int>(threadIdx.x % 32);
+  const int warp = static_cast<int>(threadIdx.x / 32);
   const int n_local = (args.n_bundles - block + n_blocks - 1) / n_blocks;  // bundles, or runs of pairs
-  Walk<Shape::kWarps> walk(args.n_segments, n_local * (args.epilogue != Epilogue::none ? 2 * args.run : 1),
-                           warp);
+  const int n_bundles = n_local * (args.epilogue != Epilogue::none ? 2 * args.run : 1);
+  float* const slots = block_memory() + Shape::kWarps * kHeldBytes / 4;  // (n_bundles, n_chunks, kSlot)
+  const Walk<Shape::kWarps> walk(args.n_segments, n_bundles, warp);
+  UnitPlace* const list =
+      reinterpret_cast<UnitPlace*>(slots + n_bundles * args.n_chunks * kSlot) + warp * walk.most_units();
 
   let_next_start();
   if (args.expert != nullptr) wait_for_inputs();  // which weights these are, a kernel before this one says
+  list_units<F, Shape, kTokens>(args, walk, block, n_blocks, list);
+  const int n = walk.size();
+  const int64_t tile_stride = static_cast<int64_t>(args.n_segments) * TileLayout<F>::kUnitBytes;
   Unit<F, Shape::kRows> units[kUnits];
 #pragma unroll
-  for (int i = 0; i < kUnits; ++i) units[i].load(args, walk, block, n_blocks, lane);
+  for (int i = 0; i < kUnits; ++i) {
+    if (i < n) units[i].load(list[i].unit, tile_stride, lane);
+  }
   wait_for_inputs();
-  Held held(block_memory() + warp * kHeldFloats, lane);
-  float* slots = block_memory() + Shape::kWarps * kHeldFloats;  // (bundles, n_chunks, kTokens, kBundleRows)
+  Held held(reinterpret_cast<std::byte*>(block_memory()) + warp * kHeldBytes, lane);
   int held_segment = -1;
-  while (units[0].place >= 0) {
+  int turn = 0;
+  if (n > 0) held.bring(args, walk.segment(0));
+  for (int begin = 0; begin < n; begin += kUnits) {
 #pragma unroll
     for (int i = 0; i < kUnits; ++i) {
-      const int place = units[i].place;
-      if (i != 0 && place < 0) break;
-      const int segment = walk.segment_of(place);
-      if (segment != held_segment) {
-        held_segment = segment;
-        held.load(args, segment * record_bytes<F, kWide>());
+      const int at = begin + i;
+      if (i != 0 && at >= n) break;
+      const UnitPlace place = list[at];
+      if (place.segment != held_segment) {
+        held_segment = place.segment;
+        held.take();
+        if (++turn < walk.n_segments()) held.bring(args, walk.segment(turn));
       }
-      float sums[Shape::kRows][kTokens];
-      multiply_held<F>(units[i].lanes, held, lane, sums);
-      units[i].load(args, walk, block, n_blocks, lane);
-      store_slot<Shape::kRows, kTokens>(
-          sums, slots + (walk.local_of(place) * args.n_chunks + walk.slot_of(segment, warp)) * kSlot,
-          kMultipliesBytes ? lane : ask_lane(), walk.adds(segment));
+      float products[Shape::kRows][kTokens];
+      multiply_held<F>(units[i].lanes, held, lane, products);
+      if (at + kUnits < n) units[i].load(list[at + kUnits].unit, tile_stride, lane);
+      const bool adds = place.slot < 0;
+      store_slot<Shape::kRows, kTokens>(products, slots + (adds ? ~place.slot : place.slot),
+                                        kMultipliesBytes ? lane : ask_lane(), adds);
     }
   }
   finish_all<F, Shape, kTokens>(args, slots, n_local, block, n_blocks);
@@ -323,8 +340,8 @@ __device__ inline void gemv(const GemvArgs& args, int block, int n_blocks) {
   constexpr int kRecord = record_bytes<F, kWide>();
   constexpr int kUnits = Shape::kUnits;
   float* slots = block_memory();  // (bundles of the block, n_chunks, kTokens, kBundleRows)
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int lane = static_cast<int>(threadIdx.x % 32);
+  const int warp = static_cast<int>(threadIdx.x / 32);
   const bool pair = args.epilogue != Epilogue::none;
   const int n_local = (args.n_bundles - block + n_blocks - 1) / n_blocks;  // bundles, or runs of pairs
   const int n_items = n_local * (pair ? 2 * args.run : 1) * args.n_chunks;

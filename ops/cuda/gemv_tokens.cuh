@@ -7,6 +7,7 @@
 // own quarter's columns, of its own rows and both tokens: what it has the scales for.
 #pragma once
 
+#include "ops/cuda/async_copy.cuh"
 #include "ops/cuda/gemv_device.cuh"
 #include "ops/cuda/mma.cuh"
 
@@ -24,57 +25,75 @@ __device__ inline bool is_own_quarter(int lane) {
   return lane / (2 * kQuad) == lane % kQuad;
 }
 
-/// A segment's activations in registers, and their scales and sums in shared memory, a warp's own.
+/// A segment's activations, a warp's own: the high plane's words in registers, the rest in shared memory,
+/// where the next segment's come in meanwhile.
 template <int kTokens, bool kWide>
 class HeldTokens {
  public:
-  static constexpr int kPitch = (ActLayout::kLow - ActLayout::kMeta) / 4;  ///< a token's, in floats
-  static constexpr int kFloats = kTokens * kPitch;                         ///< shared memory of a warp
+  static constexpr int kRecord = kWide ? ActLayout::kQ15Bytes : ActLayout::kQ8Bytes;
+  static constexpr int kBuffer = kTokens * kRecord;
+  static constexpr int kBytes = 2 * kBuffer;  ///< shared memory of a warp
 
-  __device__ HeldTokens(float* shared, int lane) : shared_(shared), lane_(lane) {}
+  __device__ HeldTokens(std::byte* shared, int lane) : shared_(shared), lane_(lane) {}
 
-  /// A segment's, whose records are `offset` bytes behind the first.
-  __device__ void load(const GemvArgs& args, int offset) {
-    const auto record = [&](int t) { return args.x + min(t, args.n_tokens - 1) * args.x_stride + offset; };
+  /// Starts to bring a segment's, which take() makes the warp's current ones. The others' are no longer read.
+  __device__ void bring(const GemvArgs& args, int segment) {
+    constexpr int kPieces = kRecord / 16;
+    const auto to = static_cast<uint32_t>(__cvta_generic_to_shared(shared_ + (kBuffer - current_)));
+#pragma unroll
+    for (int i = 0; i < kTokens * kPieces; i += 32) {
+      if (kTokens * kPieces % 32 != 0 && i + lane_ >= kTokens * kPieces) break;
+      const int token = (i + lane_) / kPieces;
+      const int at = (i + lane_) % kPieces * 16;
+      copy_ahead(to + token * kRecord + at,
+                 args.x + min(token, args.n_tokens - 1) * args.x_stride + segment * kRecord + at);
+    }
+    end_of_copies();
+  }
+  __device__ void take() {
+    await_copies<0>();
+    __syncwarp();
+    current_ = kBuffer - current_;
     const bool mine = is_own_quarter(lane_);
 #pragma unroll
     for (int i = 0; i < kTokens / 2; ++i) {
-      const std::byte* p = record(2 * i + lane_ / kQuad % 2) + lane_ % kQuad * 16;
 #pragma unroll
-      for (int plane = 0; plane < (kWide ? 2 : 1); ++plane) {
-#pragma unroll
-        for (int v = 0; v < 16; ++v) words_[plane][i][v] = 0;
-        if (mine) load_plane<16>(words_[plane][i], p + (plane == 0 ? ActLayout::kHigh : ActLayout::kLow));
-      }
+      for (int v = 0; v < 16; ++v) words_[i][v] = 0;
+      if (mine) load_plane<16>(words_[i], own(i) + ActLayout::kHigh);
     }
-    constexpr int kPieces = kPitch / 4;  // of 16 bytes
-    static_assert(kTokens * kPieces <= 32);
-    __syncwarp();
-    if (lane_ < kTokens * kPieces) {
-      reinterpret_cast<float4*>(shared_)[lane_] =
-          *reinterpret_cast<const float4*>(record(lane_ / kPieces) + ActLayout::kMeta + lane_ % kPieces * 16);
-    }
-    __syncwarp();
   }
   /// The words of group g, of pair i's high (0) or low plane.
   __device__ void words(uint32_t (&out)[8], int plane, int i, int g) const {
+    if (plane == 0) {
 #pragma unroll
-    for (int v = 0; v < 8; ++v) out[v] = words_[plane][i][8 * g + v];
+      for (int v = 0; v < 8; ++v) out[v] = words_[i][8 * g + v];
+    } else {
+#pragma unroll
+      for (int v = 0; v < 8; ++v) out[v] = 0;
+      if (is_own_quarter(lane_)) load_plane<8>(out, own(i) + ActLayout::kLow + 128 * g);
+    }
   }
   /// Scale and scaled sum of token t and this lane's group g.
   __device__ float2 meta(int t, int g) const {
-    return *reinterpret_cast<const float2*>(shared_ + t * kPitch + lane_ % kQuad * 4 + 2 * g);
+    return *reinterpret_cast<const float2*>(shared_ + current_ + t * kRecord + ActLayout::kMeta +
+                                            lane_ % kQuad * 16 + 8 * g);
   }
   /// Scaled sum of the group's first half.
   __device__ float first(int t, int g) const {
-    constexpr int kFirst = (ActLayout::kFirst - ActLayout::kMeta) / 4;
-    return shared_[t * kPitch + kFirst + lane_ % kQuad * 2 + g];
+    return *reinterpret_cast<const float*>(shared_ + current_ + t * kRecord + ActLayout::kFirst +
+                                           lane_ % kQuad * 8 + 4 * g);
   }
 
  private:
-  uint32_t words_[kWide ? 2 : 1][kTokens / 2][16];
-  float* shared_;
+  /// Of this lane's token of pair i, from its quarter's first 16 bytes on.
+  __device__ const std::byte* own(int i) const {
+    return shared_ + current_ + (2 * i + lane_ / kQuad % 2) * kRecord + lane_ % kQuad * 16;
+  }
+
+  uint32_t words_[kTokens / 2][16];
+  std::byte* shared_;
   int lane_;
+  int current_ = 0;  ///< where the current ones are, in bytes
 };
 
 /// What lanes read that have nothing of their quarter: a record's worth.
@@ -174,13 +193,15 @@ __device__ inline void multiply_pairs(const Lane<F> (&lanes)[2], const Input& x,
 template <int kTokens, bool kWide>
 class ReadTokens {
  public:
-  __device__ ReadTokens(float* /*shared*/, int /*lane*/) {}
-  __device__ void load(const GemvArgs& args, int offset) {
+  __device__ ReadTokens(std::byte* /*shared*/, int /*lane*/) {}
+  __device__ void bring(const GemvArgs& args, int segment) {
     args_ = &args;
-    offset_ = offset;
+    next_ = segment;
   }
+  __device__ void take() { offset_ = next_ * (kWide ? ActLayout::kQ15Bytes : ActLayout::kQ8Bytes); }
 
   const GemvArgs* args_ = nullptr;
+  int next_ = 0;
   int offset_ = 0;
 };
 

@@ -18,56 +18,58 @@ constexpr int32_t round_slots(int32_t n_segments, int32_t n_warps) {
 template <int kWarps>
 class Walk {
  public:
-  /// `n`: bundles of the block, at most kMost.
+  /// `n`: bundles of the block.
   constexpr Walk(int n_segments, int n, int warp)
       : n_(n),
+        warp_(warp),
         whole_(n_segments / kWarps * kWarps),
-        rest_((n_segments - whole_) * n * warp / kWarps),
-        rest_left_((n_segments - whole_) * n * (warp + 1) / kWarps - rest_),
-        segment_(warp - kWarps) {}
+        rest_(n_segments % kWarps * n),
+        begin_(rest_ * warp / kWarps),
+        inverse_(1.0F / static_cast<float>(n)) {}
 
-  static constexpr int kMost = 1 << 16;
+  constexpr int size() const { return in_rounds() + rest_ * (warp_ + 1) / kWarps - begin_; }
+  /// The most that a warp has.
+  constexpr int most_units() const { return in_rounds() + (rest_ + kWarps - 1) / kWarps; }
 
-  /// The next unit's place; negative where there is none any more.
-  constexpr int take() {
-    if (local_ == end_ && !next_run()) return -1;
-    return segment_ * kMost + local_++;
+  struct Unit {
+    int segment;
+    int local;  ///< the block's bundle
+  };
+  constexpr Unit unit(int i) const {
+    const bool in_rest = i >= in_rounds();
+    const int at = in_rest ? begin_ + i - in_rounds() : i;
+    const int turn = turn_of(at);
+    return {in_rest ? whole_ + turn : warp_ + turn * kWarps, at - turn * n_};
   }
-  static constexpr int segment_of(int place) { return place / kMost; }
-  static constexpr int local_of(int place) { return place % kMost; }
+
+  /// How many segments its units are of, and the i-th of these.
+  constexpr int n_segments() const {
+    const int n_rest = size() - in_rounds();
+    return whole_ / kWarps + (n_rest == 0 ? 0 : turn_of(begin_ + n_rest - 1) - turn_of(begin_) + 1);
+  }
+  constexpr int segment(int i) const {
+    return i < whole_ / kWarps ? warp_ + i * kWarps : whole_ + turn_of(begin_) + i - whole_ / kWarps;
+  }
 
   /// Which of a bundle's round_slots() a segment's sums go to: the warp's, or, in the rest, the segment's
   /// own.
-  constexpr int slot_of(int segment, int warp) const {
-    return segment < whole_ ? warp : segment - whole_ + (whole_ == 0 ? 0 : kWarps);
+  constexpr int slot_of(int segment) const {
+    return segment < whole_ ? warp_ : segment - whole_ + (whole_ == 0 ? 0 : kWarps);
   }
   /// Whether the sums of an earlier round are there already, by the same warp.
   constexpr bool adds(int segment) const { return kWarps <= segment && segment < whole_; }
 
  private:
-  constexpr bool next_run() {
-    if (segment_ + kWarps < whole_) {
-      segment_ += kWarps;
-      local_ = 0;
-      end_ = n_;
-      return true;
-    }
-    if (rest_left_ == 0) return false;
-    const bool begins = segment_ < whole_;
-    segment_ = begins ? whole_ + rest_ / n_ : segment_ + 1;
-    local_ = begins ? rest_ % n_ : 0;
-    end_ = n_ < local_ + rest_left_ ? n_ : local_ + rest_left_;
-    rest_left_ -= end_ - local_;
-    return true;
-  }
+  constexpr int in_rounds() const { return whole_ / kWarps * n_; }
+  /// at / n: exact, as `at` is less than 2^20 and the half keeps it off whole numbers.
+  constexpr int turn_of(int at) const { return static_cast<int>((static_cast<float>(at) + 0.5F) * inverse_); }
 
   int n_;
-  int whole_;      ///< segments of whole rounds
-  int rest_;       ///< the warp's first unit of the rest, counted segment by segment
-  int rest_left_;  ///< and how many more
-  int segment_;
-  int local_ = 0;
-  int end_ = 0;  ///< of this segment's run
+  int warp_;
+  int whole_;  ///< segments of whole rounds
+  int rest_;   ///< units of the rest, counted segment by segment
+  int begin_;  ///< the warp's first of them
+  float inverse_;  ///< 1 / n
 };
 
 }  // namespace tandem::cuda

@@ -180,9 +180,9 @@ __global__ __launch_bounds__(kWarps / kBlocks *
   const int64_t n_cols = what.n_cols;
   const int64_t row = blockIdx.x / kBlocks;
   const int64_t token = what.first_token + row;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int lane = static_cast<int>(threadIdx.x % 32);
   const int warp =
-      static_cast<int>(blockIdx.x % kBlocks) * (kWarps / kBlocks) + static_cast<int>(threadIdx.x) / 32;
+      static_cast<int>(blockIdx.x % kBlocks) * (kWarps / kBlocks) + static_cast<int>(threadIdx.x / 32);
   const auto col_of = [&](int s) { return int64_t{s * kWarps + warp} * kSegmentCols + 8 * lane; };
   device::let_next_start();
   float weight[kSegments][8] = {};

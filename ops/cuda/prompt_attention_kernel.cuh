@@ -31,7 +31,7 @@ struct PromptCore {
   const AttentionArgs& args;
   const PromptPlace& place;
   std::byte* shared;
-  int lane = static_cast<int>(threadIdx.x) % 32;
+  int lane = static_cast<int>(threadIdx.x % 32);
   int warp = warp_of_block();
   int warp_row;            ///< the warp's first
   int first_position = 0;  ///< of the warp's rows

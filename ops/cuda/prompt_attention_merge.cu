@@ -10,7 +10,7 @@ namespace {
 __global__ __launch_bounds__(kMergeThreads) void merge_kernel(const __grid_constant__ PromptArgs args) {
   const AttentionArgs& a = args.attention;
   const PromptPart& part = args.parts[blockIdx.y];
-  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int lane = static_cast<int>(threadIdx.x % 32);
   const int row = static_cast<int>(blockIdx.x) * (kMergeThreads / 32) + device::warp_of_block();
   const int dim = a.cache.head_dim;
   device::let_next_start();

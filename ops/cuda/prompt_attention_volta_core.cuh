@@ -124,7 +124,7 @@ struct VoltaCore {
   const AttentionArgs& args;
   const PromptPlace& place;
   std::byte* shared;
-  int lane = static_cast<int>(threadIdx.x) % 32;
+  int lane = static_cast<int>(threadIdx.x % 32);
   int warp_row = warp_of_block() * 32;
   int first_position = 0;  ///< of the warp's rows
   int last_position = 0;

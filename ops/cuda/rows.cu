@@ -89,8 +89,8 @@ __global__ void __launch_bounds__(kHalfThreads) gate_halves_kernel(const __grid_
   device::let_next_start();
   device::wait_for_inputs();
   const int64_t token = blockIdx.x;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int lane = static_cast<int>(threadIdx.x % 32);
+  const int warp = static_cast<int>(threadIdx.x / 32);
   const auto* gate = reinterpret_cast<const float4*>(rows.gate.data + token * rows.gate.stride);
   const auto* up = reinterpret_cast<const float4*>(rows.up.data + token * rows.up.stride);
   const float gate_factor = factor_of(rows.gate, token);

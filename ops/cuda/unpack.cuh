@@ -50,7 +50,7 @@ __device__ inline void unpack_lane(const Lane<F>& codes, int lane, std::byte* ro
 template <class F>
 __global__ void __launch_bounds__(256) unpack_kernel(const __grid_constant__ UnpackArgs args) {
   const int64_t unit = (blockIdx.x * int64_t{blockDim.x} + threadIdx.x) / 32;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int lane = static_cast<int>(threadIdx.x % 32);
   if (unit >= args.n_tiles * args.n_segments) return;
   const int64_t tile = unit / args.n_segments;
   const int64_t segment = unit % args.n_segments;

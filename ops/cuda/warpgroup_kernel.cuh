@@ -130,7 +130,7 @@ struct Bringer {
 
     __device__ explicit Weights(const BatchArgs& args, const WorkRange& work)
         : unit(work.begin), segment(work.begin % args.n_segments) {
-      tile = static_cast<int>(threadIdx.x) % kGroupThreads / 32 * kTiles + static_cast<int>(threadIdx.x) % 32;
+      tile = static_cast<int>(threadIdx.x) % kGroupThreads / 32 * kTiles + static_cast<int>(threadIdx.x % 32);
       find(args, work.begin / args.n_segments);
     }
     __device__ static bool has_tile() { return threadIdx.x % 32 < kTiles; }
@@ -169,7 +169,7 @@ struct Bringer {
     uint4 words[kInFlight];
 
     static __device__ int panel() { return static_cast<int>(threadIdx.x) % kGroupThreads / 32; }
-    static __device__ int lane() { return static_cast<int>(threadIdx.x) % 32; }
+    static __device__ int lane() { return static_cast<int>(threadIdx.x % 32); }
     /// Loads first … of the segment.
     __device__ void load(const BatchArgs& args, int segment, int first) {
       int token = first * kAtOnce + lane() / 8;
@@ -286,7 +286,7 @@ struct PartSums {
 template <class Shape>
 __device__ inline void finish_group(const BatchArgs& args, int group, int first, int last, int first_which) {
   const PartSums<Shape> parts(args);
-  const BatchPlace<2, Shape::kWarps> place(args, group, static_cast<int>(threadIdx.x) / 32);
+  const BatchPlace<2, Shape::kWarps> place(args, group, static_cast<int>(threadIdx.x / 32));
   const int n_tiles = (args.n_tokens + 7) / 8;
 #pragma unroll 1
   for (int j = static_cast<int>(blockIdx.x) - first; j < n_tiles; j += last - first + 1) {
@@ -300,7 +300,7 @@ __device__ inline void finish_group(const BatchArgs& args, int group, int first,
 #pragma unroll
       for (int e = 0; e < 4; ++e) acc[0][0][e] += __ldcg(sums + e * Shape::kMultiplying);
     }
-    store_sums<2, 1, Shape::kWarps>(args, place, BatchShare{}, static_cast<int>(threadIdx.x) % 32, acc,
+    store_sums<2, 1, Shape::kWarps>(args, place, BatchShare{}, static_cast<int>(threadIdx.x % 32), acc,
                                     8 * j);
   }
 }
@@ -310,8 +310,8 @@ template <QuantFormat F>
 __device__ inline void multiply_run(const BatchArgs& args, const WorkRange& work, const std::byte* memory,
                                     uint32_t stages, uint64_t* full, uint64_t* empty) {
   using Shape = WarpgroupShape<F>;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int lane = static_cast<int>(threadIdx.x % 32);
+  const int warp = static_cast<int>(threadIdx.x / 32);
   const int n_segments = args.n_segments;
   const int first_group = work.begin / n_segments;
   const PartSums<Shape> parts(args);

@@ -19,20 +19,19 @@ std::map<std::pair<int, int>, std::vector<int>> sums_of(int n_segments, int n) {
   int most = 0;
   int least = n_segments * n;
   for (int warp = 0; warp < kWarps; ++warp) {
-    Walk<kWarps> walk(n_segments, n, warp);
-    int taken = 0;
-    for (int place = walk.take(); place >= 0; place = walk.take(), ++taken) {
-      const int segment = walk.segment_of(place);
-      const std::pair at{walk.local_of(place), walk.slot_of(segment, warp)};
+    const Walk<kWarps> walk(n_segments, n, warp);
+    for (int i = 0; i < walk.size(); ++i) {
+      const auto [segment, local] = walk.unit(i);
+      const std::pair at{local, walk.slot_of(segment)};
       EXPECT_LT(at.first, n);
       EXPECT_LT(at.second, round_slots(n_segments, kWarps));
       EXPECT_EQ(walk.adds(segment), sums.contains(at)) << segment;
       EXPECT_EQ(owner.try_emplace(at, warp).first->second, warp);
       sums[at].push_back(segment);
     }
-    EXPECT_LT(walk.take(), 0);
-    most = std::max(most, taken);
-    least = std::min(least, taken);
+    EXPECT_LE(walk.size(), walk.most_units());
+    most = std::max(most, walk.size());
+    least = std::min(least, walk.size());
   }
   EXPECT_LE(most - least, 1) << n_segments << " segments, bundles " << n;
   return sums;
@@ -69,10 +68,9 @@ TEST(GemvWalk, EachUnitOnceAndSumsInOneOrder) {
 }
 
 TEST(GemvWalk, NeighboursInARoundAndRunsInTheRest) {
-  Walk<4> walk(4 + 2, 3, 1);  // a round of four segments; of the rest's six units the second and a half
+  const Walk<4> walk(4 + 2, 3, 1);  // a round of four segments; of the rest's six units the second and a half
   std::vector<std::pair<int, int>> got;
-  for (int place = walk.take(); place >= 0; place = walk.take())
-    got.emplace_back(walk.segment_of(place), walk.local_of(place));
+  for (int i = 0; i < walk.size(); ++i) got.emplace_back(walk.unit(i).segment, walk.unit(i).local);
   const std::vector<std::pair<int, int>> expected = {{1, 0}, {1, 1}, {1, 2}, {4, 1}, {4, 2}};
   EXPECT_EQ(got, expected);
 }
