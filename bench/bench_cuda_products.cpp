@@ -1,7 +1,7 @@
 // Matrix products of many tokens on a GPU by road (ops/cuda/products.h): for the four shapes of a 70B layer
-// of one of two ranks, Q4_K and Q6_K, 1 to 4096 tokens. Roads: gemv (step: as a decode step asks for it, gate
-// and up with their activation and rounding in one launch, down's input with 15 bits), batch (warps: its
-// kernels of before Hopper), blas.
+// of one of two ranks, 1 to 4096 tokens (step: six formats, else Q4_K and Q6_K). Roads: gemv (step: as a
+// decode step asks for it, gate and up with their activation and rounding in one launch, down's input with 15
+// bits), batch (warps: its kernels of before Hopper), blas.
 //   bench_cuda_products [--benchmark_format=json]
 // Each run is eight products in a row on matrices of their own, so that the L2 doesn't help; time from CUDA
 // events. Counters: GB/s of weights as they lie in memory, TFLOP/s.
@@ -57,8 +57,7 @@ void run(benchmark::State& state, TensorType type, const Shape& shape, const Way
   std::vector<CudaMatrix> weights = matrices(type, {shape.name, n_rows, shape.n_cols}, pair ? 2 : 1);
   for (CudaMatrix& weight : weights) weight.set_roads(way.roads);
   Products products(shape.n_rows * shape.n_cols);
-  CudaActivations x(n_tokens, {0, shape.n_cols},
-                    way.as_step && is_down(shape) ? ActForm::q15 : way.form);
+  CudaActivations x(n_tokens, {0, shape.n_cols}, way.as_step && is_down(shape) ? ActForm::q15 : way.form);
   CudaActivations records(n_tokens, {0, n_rows}, ActForm::q15);
   const DeviceBuffer<float> floats(static_cast<size_t>(n_tokens * shape.n_cols));
   check(cudaMemset(floats.data(), 0x3d, floats.bytes()));
@@ -97,7 +96,9 @@ void run(benchmark::State& state, TensorType type, const Shape& shape, const Way
 }
 
 void register_all() {
-  for (const TensorType type : {TensorType::q4_k, TensorType::q6_k}) {
+  for (const TensorType type : {TensorType::q4_k, TensorType::q6_k, TensorType::q5_k, TensorType::q8_0,
+                                TensorType::q3_k, TensorType::iq4_xs}) {
+    const bool is_main = type == TensorType::q4_k || type == TensorType::q6_k;
     for (const Shape& shape : kShapes) {
       const std::string name = std::string(type_info(type).name) + "/" + shape.name;
       const auto add = [&](const Way& way, const std::vector<int64_t>& counts) {
@@ -108,8 +109,9 @@ void register_all() {
         bench->UseManualTime()->Unit(benchmark::kMicrosecond)->MinTime(0.02);
       };
       constexpr int32_t kAll = 1 << 20;
+      add({"step", ActForm::q8, {kAll, kAll}, false, true}, {1, 2, 3, 4});
+      if (!is_main) continue;
       add({"gemv", ActForm::q8, {kAll, kAll}}, {1, 2, 4, 8});
-      add({"step", ActForm::q8, {kAll, kAll}, false, true}, {1, 2, 4});
       add({"batch", ActForm::f16, {0, kAll}}, {1, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048});
       add({"warps", ActForm::f16, {0, kAll}, true}, {1, 4, 8, 16, 32, 64, 128, 256});
       add({"blas", ActForm::f16, {0, 0}}, {64, 128, 256, 512, 1024, 2048, kMostTokens});

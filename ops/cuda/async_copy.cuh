@@ -1,4 +1,5 @@
-// Copies from device to shared memory that threads don't wait for (cp.async). Ampere and later; nothing before.
+// Copies from device to shared memory that threads don't wait for (cp.async). Ampere and later; nothing
+// before.
 #pragma once
 
 #include <cstddef>

@@ -1,6 +1,8 @@
 // A format's kernels: packing, and the instances of the GEMV kernel. Included by kernels/*.cu.in only.
 #pragma once
 
+#include <algorithm>
+
 #include <type_traits>
 
 #include "ops/cuda/batch_kernel.cuh"
@@ -211,10 +213,21 @@ GemvKernel gemv_instance() {
           Shape::kRows,
           kTokens,
           Shape::kRounds,
-          Shape::template shared_bytes<kTokens, kWide>()};
+          device::own_bytes<F, kTokens, kWide, Shape>()};
 }
 
-/// The shapes were chosen by bench/bench_cuda_gemv and bench_cuda_products on an H200 (bench/results).
+/// The shapes were chosen by bench/bench_cuda_gemv and bench_cuda_products on an H200 (bench/results). Of
+/// those in rounds: where weights have few bits, and where registers are short, a warp's next unit waits in
+/// shared memory.
+template <QuantFormat F, int kTokens, bool kWide>
+using RoundsShape = std::conditional_t<(F::kBits == 5 || F::kBits == 6) && kWide && kTokens == 4,
+                                       GemvShape<384, 1, 0, 2, true>,
+                                       GemvShape<512, 1,
+                                                 F::kBits <= 4            ? 0
+                                                 : kTokens == 2 && !kWide ? 2
+                                                                          : 1,
+                                                 2, true>>;
+
 template <class F>
 FormatKernels format_kernels() {
   FormatKernels out;
@@ -229,12 +242,11 @@ FormatKernels format_kernels() {
     out.gemv[0][2] = gemv_instance<F, 4, false, Shape>();
   } else {
     using One = std::conditional_t<(F::kBits <= 4), GemvShape<512, 2, 1, 2>, GemvShape<512, 1, 2, 2>>;
-    using Two = GemvShape<512, 1, 2, 2, true>;
-    using Four = GemvShape<512, 1, 1, 2, true>;
-    constexpr int kWideUnits = F::kBits <= 4 ? 2 : 1;
     using WideOne = std::conditional_t<(F::kBits == 8), GemvShape<256, 2, 1, 2>, GemvShape<512, 1, 2, 2>>;
-    using WideTwo = GemvShape<512, 1, kWideUnits, 2, true>;
-    using WideFour = GemvShape<512, 1, 1, 2, true>;
+    using Two = RoundsShape<F, 2, false>;
+    using Four = RoundsShape<F, 4, false>;
+    using WideTwo = RoundsShape<F, 2, true>;
+    using WideFour = RoundsShape<F, 4, true>;
     out.gemv[0][0] = gemv_instance<F, 1, false, One>();
     out.gemv[0][1] = gemv_instance<F, 2, false, Two>();
     out.gemv[0][2] = gemv_instance<F, 4, false, Four>();
@@ -258,26 +270,31 @@ FormatKernels format_kernels() {
   return out;
 }
 
-template <class A, class B, int kTokens, class Shape>
+template <class A, class B, int kTokens, class ShapeA, class ShapeB>
 GemvKernel mixed_instance() {
-  return {reinterpret_cast<const void*>(gemv_mixed_kernel<A, B, kTokens, Shape>),
-          Shape::kThreads,
-          Shape::kBlocks,
-          Shape::kUnits,
-          Shape::kRows,
+  static_assert(ShapeA::kThreads == ShapeB::kThreads && ShapeA::kBlocks == ShapeB::kBlocks &&
+                ShapeA::kRows == ShapeB::kRows && ShapeA::kRounds == ShapeB::kRounds &&
+                (ShapeA::kRounds || ShapeA::kUnits == ShapeB::kUnits));
+  return {reinterpret_cast<const void*>(gemv_mixed_kernel<A, B, kTokens, ShapeA, ShapeB>),
+          ShapeA::kThreads,
+          ShapeA::kBlocks,
+          ShapeA::kUnits,
+          ShapeA::kRows,
           kTokens,
-          Shape::kRounds,
-          Shape::template shared_bytes<kTokens, false>()};
+          ShapeA::kRounds,
+          std::max(device::own_bytes<A, kTokens, false, ShapeA>(),
+                   device::own_bytes<B, kTokens, false, ShapeB>())};
 }
 
 template <class A, class B>
 MixedKernels mixed_kernels() {
+  using One = GemvShape<512, 1, 2, 2>;
   MixedKernels out;
   out.first = A::kType;
   out.second = B::kType;
-  out.gemv[0] = mixed_instance<A, B, 1, GemvShape<512, 1, 2, 2>>();
-  out.gemv[1] = mixed_instance<A, B, 2, GemvShape<512, 1, 2, 2, true>>();
-  out.gemv[2] = mixed_instance<A, B, 4, GemvShape<512, 1, 1, 2, true>>();
+  out.gemv[0] = mixed_instance<A, B, 1, One, One>();
+  out.gemv[1] = mixed_instance<A, B, 2, RoundsShape<A, 2, false>, RoundsShape<B, 2, false>>();
+  out.gemv[2] = mixed_instance<A, B, 4, RoundsShape<A, 4, false>, RoundsShape<B, 4, false>>();
   return out;
 }
 

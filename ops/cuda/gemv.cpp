@@ -40,16 +40,15 @@ const Device& current_device() {
 }
 
 /// Index into the kernels for 1, 2 and 4 tokens.
-int variant_of(int64_t n_tokens, bool fixed) {
-  if (fixed) return 2;
+int variant_of(int64_t n_tokens) {
   return n_tokens <= 1 ? 0 : n_tokens <= 2 ? 1 : 2;
 }
 
-GemvKernel kernel_for(TensorType type, bool wide, int64_t n_tokens, bool fixed) {
+GemvKernel kernel_for(TensorType type, bool wide, int64_t n_tokens) {
   GemvKernel kernel;
   with_format(type, [&]<class F>(F) {
     const FormatKernels kernels = format_kernels<F>();
-    kernel = kernels.gemv[wide ? 1 : 0][variant_of(n_tokens, fixed)];
+    kernel = kernels.gemv[wide ? 1 : 0][variant_of(n_tokens)];
   });
   require(kernel.function != nullptr, "no kernel for", type_info(type).name, wide);
   return kernel;
@@ -61,14 +60,23 @@ constexpr int kRecordRows = 32;  ///< that a block quantises together
 int64_t bundle_bytes(const GemvKernel& kernel, const GemvArgs& args) {
   const int64_t slot_bytes = int64_t{kernel.rows} * kTileRows * kernel.tokens * int64_t{sizeof(float)};
   const int64_t list_bytes = kernel.rounds ? args.n_segments * int64_t{sizeof(UnitPlace)} : 0;
-  return (args.epilogue == Epilogue::none ? 1 : 2) * int64_t{args.run} *
-         (args.n_chunks * slot_bytes + list_bytes);
+  const int64_t bytes = (args.epilogue == Epilogue::none ? 1 : 2) * int64_t{args.run} / args.n_halves *
+                        (args.n_chunks * slot_bytes + list_bytes);
+  return args.n_halves == 1 ? bytes : bytes + kRecordRows * kernel.tokens * int64_t{sizeof(float)};
 }
 
 /// Shared memory of a block beside that of its bundles; in rounds, lists of units are whole units a warp.
 int64_t beside_bytes(const GemvKernel& kernel) {
-  return kernel.shared_bytes +
+  return (code_version(kernel.function) >= 80 ? kernel.shared_bytes : 0) +
          (kernel.rounds ? kernel.threads / 32 * static_cast<int64_t>(sizeof(UnitPlace)) : 0);
+}
+
+/// How many bundles, or runs of pairs, a block has shared memory for.
+int64_t most_bundles(const GemvKernel& kernel, const GemvArgs& args) {
+  const Device& device = current_device();
+  constexpr int64_t kReserved = 1024;  // of the driver's, a block
+  const int64_t limit = std::min(device.block_shared_bytes, device.shared_bytes / kernel.blocks - kReserved);
+  return std::max<int64_t>(limit - beside_bytes(kernel), 0) / bundle_bytes(kernel, args);
 }
 
 /// Counts the bundles and chunks of args.parts for this kernel.
@@ -93,11 +101,7 @@ struct Grid {
   int64_t n_local = 0;
 };
 Grid cut(const GemvKernel& kernel, const GemvArgs& args, int64_t n_blocks) {
-  const Device& device = current_device();
-  constexpr int64_t kReserved = 1024;  // of the driver's, a block
-  const int64_t limit = std::min(device.block_shared_bytes, device.shared_bytes / kernel.blocks - kReserved) -
-                        beside_bytes(kernel);
-  const int64_t most = limit / bundle_bytes(kernel, args);
+  const int64_t most = most_bundles(kernel, args);
   require(most > 0, "gemv: too many columns", args.n_segments * kSegmentCols);
   Grid grid;
   grid.n_blocks = std::min<int64_t>(args.n_bundles, n_blocks * ceil_div(args.n_bundles, n_blocks * most));
@@ -108,15 +112,26 @@ Grid cut(const GemvKernel& kernel, const GemvArgs& args, int64_t n_blocks) {
 }
 
 void start(const GemvKernel& kernel, void* args, int64_t n_blocks, int64_t shared_bytes, bool early,
-           cudaStream_t stream) {
-  cuda::launch(kernel.function, {n_blocks, kernel.threads, beside_bytes(kernel) + shared_bytes, early}, args,
-               stream);
+           cudaStream_t stream, int cluster = 1) {
+  cuda::launch(kernel.function,
+               {n_blocks, kernel.threads, beside_bytes(kernel) + shared_bytes, early, cluster}, args, stream);
+}
+
+/// Whether two blocks shall share runs: where then no multiprocessor has as much to do as the busiest one
+/// without that.
+bool shares_runs(const GemvKernel& kernel, const GemvArgs& args) {
+  const int64_t n = current_device().n_multiprocessors;
+  return args.run == 2 && is_hopper_code(kernel.function) &&
+         ceil_div(args.n_bundles, n / 2) < 2 * ceil_div(args.n_bundles, n);
 }
 
 void launch_parts(const GemvKernel& kernel, GemvArgs args, bool early, cudaStream_t stream) {
   count(kernel, args);
-  const Grid grid = cut(kernel, args, int64_t{current_device().n_multiprocessors} * kernel.blocks);
-  start(kernel, &args, grid.n_blocks, grid.n_local * bundle_bytes(kernel, args), early, stream);
+  const int64_t resident = int64_t{current_device().n_multiprocessors} * kernel.blocks;
+  if (shares_runs(kernel, args)) args.n_halves = 2;
+  const Grid grid = cut(kernel, args, resident / args.n_halves);
+  start(kernel, &args, grid.n_blocks * args.n_halves, grid.n_local * bundle_bytes(kernel, args), early,
+        stream, args.n_halves);
 }
 
 /// Blocks in proportion to the bytes.
@@ -179,20 +194,34 @@ Gathered gather(std::span<const GemvOperand> parts, TensorType type, const CudaA
 
 /// The kernel for parts of both types at once, `first` and `second` put in its order; none where there is no
 /// such one.
-GemvKernel find_mixed(TensorType& first, TensorType& second, int64_t n_tokens, bool fixed) {
+GemvKernel find_mixed(TensorType& first, TensorType& second, int64_t n_tokens) {
   GemvKernel found;
   for_each_mix([&](const MixedKernels& kernels) {
     const bool same = kernels.first == first && kernels.second == second;
     if (!same && !(kernels.first == second && kernels.second == first)) return;
     if (!same) std::swap(first, second);
-    found = kernels.gemv[variant_of(n_tokens, fixed)];
+    found = kernels.gemv[variant_of(n_tokens)];
   });
   return found;
 }
 
-/// One launch a format, or one for two formats.
-void launch_tokens(std::span<const GemvOperand> parts, const CudaActivations& x, int64_t token,
-                   int64_t n_tokens, const GemvOptions& options, cudaStream_t stream) {
+/// How many tokens a launch takes: two where the device hasn't the shared memory that four want.
+int64_t most_tokens(std::span<const GemvOperand> parts, const CudaActivations& x,
+                    const GemvOptions& options) {
+  for (const GemvOperand& part : parts) {
+    const TensorType type = part.weight->type();
+    if (part.weight->n_rows() == 0) continue;
+    const GemvKernel kernel = kernel_for(type, x.form() == ActForm::q15, kMaxGemvTokens);
+    GemvArgs args = gather(parts, type, x, options.first_token, kMaxGemvTokens, options).args;
+    count(kernel, args);
+    if (most_bundles(kernel, args) == 0) return 2;
+  }
+  return kMaxGemvTokens;
+}
+
+/// One launch a format, or one for two formats, by the kernels for `for_tokens`.
+void launch_tokens(std::span<const GemvOperand> parts, const CudaActivations& x, Range tokens,
+                   int64_t for_tokens, const GemvOptions& options, cudaStream_t stream) {
   std::vector<TensorType> types;
   for (const GemvOperand& part : parts) {
     const TensorType type = part.weight->type();
@@ -200,17 +229,17 @@ void launch_tokens(std::span<const GemvOperand> parts, const CudaActivations& x,
       types.push_back(type);
   }
   if (types.size() == 2 && x.form() == ActForm::q8) {
-    const GemvKernel kernel = find_mixed(types[0], types[1], n_tokens, options.fixed);
+    const GemvKernel kernel = find_mixed(types[0], types[1], for_tokens);
     if (kernel.function != nullptr) {
-      const Gathered first = gather(parts, types[0], x, token, n_tokens, options);
-      const Gathered second = gather(parts, types[1], x, token, n_tokens, options);
+      const Gathered first = gather(parts, types[0], x, tokens.begin, tokens.size(), options);
+      const Gathered second = gather(parts, types[1], x, tokens.begin, tokens.size(), options);
       launch_mixed(kernel, {first.args, second.args, 0}, first.bytes, second.bytes, options.early, stream);
       return;
     }
   }
   for (const TensorType type : types) {
-    launch_parts(kernel_for(type, x.form() == ActForm::q15, n_tokens, options.fixed),
-                 gather(parts, type, x, token, n_tokens, options).args, options.early, stream);
+    launch_parts(kernel_for(type, x.form() == ActForm::q15, for_tokens),
+                 gather(parts, type, x, tokens.begin, tokens.size(), options).args, options.early, stream);
   }
 }
 
@@ -269,9 +298,10 @@ void gemv(std::span<const GemvOperand> parts, const CudaActivations& x, int64_t 
     if (!options.accumulate) clear(epilogue == Epilogue::none ? parts : parts.first(1), tokens, stream);
     return;
   }
-  constexpr int64_t kMost = kMaxGemvTokens;
-  for (int64_t token = tokens.begin; token < tokens.end; token += kMost) {
-    launch_tokens(parts, x, token, std::min(kMost, tokens.end - token), options, stream);
+  const int64_t most = n_tokens > 2 || options.fixed ? most_tokens(parts, x, options) : n_tokens;
+  for (int64_t token = tokens.begin; token < tokens.end; token += most) {
+    const Range range{token, std::min(token + most, tokens.end)};
+    launch_tokens(parts, x, range, options.fixed ? most : range.size(), options, stream);
   }
 }
 

@@ -40,7 +40,8 @@ struct GemvArgs {
   int32_t n_bundles = 0;     ///< of all parts; gate·up: pairs
   uint32_t chunk_magic = 0;  ///< division_magic(n_chunks)
   Epilogue epilogue = Epilogue::none;
-  int32_t run = 1;  ///< pairs of bundles that lie side by side in a block; n_bundles in such runs
+  int32_t run = 1;       ///< pairs of bundles that lie side by side in a block; n_bundles in such runs
+  int32_t n_halves = 1;  ///< 2: a cluster's two blocks share each run of two, a pair each
   std::byte* records = nullptr;  ///< with an epilogue: outputs are quantised in groups of 32 rows, to
                                  ///< (n_tokens, record_token_bytes) records
   int64_t record_token_bytes = 0;

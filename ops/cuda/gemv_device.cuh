@@ -42,6 +42,14 @@ struct Streaming {
   __device__ static uint32_t load2(const std::byte* p) { return load_stream2(p); }
 };
 
+/// How a lane reads weights from shared memory.
+struct FromShared {
+  __device__ static uint4 load16(const std::byte* p) { return *reinterpret_cast<const uint4*>(p); }
+  __device__ static uint2 load8(const std::byte* p) { return *reinterpret_cast<const uint2*>(p); }
+  __device__ static uint32_t load4(const std::byte* p) { return *reinterpret_cast<const uint32_t*>(p); }
+  __device__ static uint32_t load2(const std::byte* p) { return *reinterpret_cast<const uint16_t*>(p); }
+};
+
 template <QuantFormat F, class From = Streaming>
 __device__ inline void load_lane(Lane<F>& out, const std::byte* unit, int lane) {
   using Layout = TileLayout<F>;
@@ -160,7 +168,8 @@ __device__ inline void add_group(LaneSum& to, const LaneScales& scales, int g, c
     to.sum += x_scale * scales.group_d[g] * static_cast<float>(dot[0]);
     if constexpr (F::kHasMin) to.offset += scales.group_min[g] * x_sum;
   } else {
-    if constexpr (kWide) {  // the products with the scales can exceed 31 bits
+    if constexpr (kWide) {  // words may be multiples (weight_word): the products with scales can exceed 31
+                            // bits
       float sum = static_cast<float>(scales.scale[g][0]) * static_cast<float>(dot[0]);
       if constexpr (F::kHalves) sum += static_cast<float>(scales.scale[g][1]) * static_cast<float>(dot[1]);
       to.sum += x_scale * sum;

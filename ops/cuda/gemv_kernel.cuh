@@ -1,30 +1,37 @@
 // y = W x for 1 to 4 tokens: every format, one kernel template. Instantiated in a unit a format.
 //
 // Thread map: a persistent grid; block b of G takes the bundles b, b + G, … (a bundle: kRows tiles of 8 rows,
-// which share their activations), so that the whole grid reads a window that moves through the matrix. A
-// row's bits don't depend on grid, neighbours or timing. There are two ways through a block's units (a unit:
-// a segment of a bundle); both have the next ones' weights in flight in registers while they work on one:
-// - In chunks, where what is read for a unit's activations is little beside its weights: a bundle's segments
-//   are cut into chunks of kUnits; warp w takes the block's chunks w, w + kWarps, … A chunk's sums go to
-//   shared memory and are added in chunk order at the end.
-// - In rounds (Walk), else: a warp stays with a segment for all bundles, and holds its activations in
-//   registers (gemv_tokens.cuh). Its sums are added in shared memory, segment by segment.
+// which share their activations), so that the whole grid reads a window that moves through the matrix. Gate
+// and up whose rows are quantised in groups of 32 go by runs of as many; where these don't come out even,
+// two blocks of a cluster share each run (BlockShare). A row's bits don't depend on grid, neighbours or
+// timing. There are two ways through a block's units (a unit: a segment of a bundle); both have the next
+// ones' weights in flight while they work on one:
+// - In chunks, of one token, and where weights are floats: a bundle's segments are cut into chunks of kUnits;
+// warp w takes the block's
+//   chunks w, w + kWarps, … A chunk's sums go to shared memory and are added in chunk order at the end.
+// - In rounds (Walk), of more: a warp stays with a segment for all bundles, and holds its activations in
+//   registers (gemv_tokens.cuh). Where its units lie it writes down before it begins: a quarter of the loop's
+//   instructions otherwise. Its sums are added in shared memory, segment by segment.
 // Bytes: each weight byte once, 16 a lane and load, past the L1; activations from the L1.
 // Measured (H200, 2026-11-22, bench/results/cuda-gemv-h200.json), % of the read sweep, alone / launched
 // early: 28672×8192 Q4_K 90 / 95 (80 / 84 on other allocations of the same size), Q6_K 90 / 96; the four
-// products of a 70B rank's layer in a row Q4_K 80 / 88, Q6_K 84 / 93.
+// products of a 70B rank's layer in a row Q4_K 80 / 88, Q6_K 84 / 93. One, two and four tokens (2026-11-27,
+// bench/results/cuda-gemv-tokens-h200.json), µs of a rank's qkv, o, gate·up and down, Q4_K: 8.9, 6.9, 34.9,
+// 19.1; 9.3, 7.8, 35.8, 20.1; 9.7, 8.2, 36.7, 22.8. Four are bound by the integer units that take weights
+// apart.
 //
 // Tried and slower (µs for the four products of a layer, Q4_K, early; this one 60): a ring in shared memory a
 // warp by cp.async 62 to 86, by bulk copies 64 to 147; contiguous runs a warp 62 to 66; four units in flight
 // 74; bringing 4 to 16 MB of the next matrix into the L2 at the end 63 to 68. Plain reads of the same bytes
-// in the same launches take 53.6 (61 when not launched early).
-// Four tokens in chunks were bound by the L1, which gives a pair's few words to few lanes (µs for a rank's o,
-// gate·up and down of 15 bits, Q4_K, H200: 9.1, 46.3, 33.9; in rounds 7.9, 43.9, 28.1; one token 5.6, 34.5,
-// 17.7). Two tokens of 8 bits are slower in rounds (gate·up 39.4, in chunks 38.2).
+// in the same launches take 53.6 (61 when not launched early). Of four tokens (gate·up 38.5 at the time):
+// units brought into the L2 two to eight ahead 41 to 44; clusters that share a bundle's segments in place of
+// its rows 37.4 for 36.8, and 0.8 more for the small products; 12 warps for 16 with two units in flight each
+// 50. Other shares of the multiprocessor's memory for the L1 than the driver chooses: no faster.
 #pragma once
 
 #include <type_traits>
 
+#include "ops/cuda/cluster.cuh"
 #include "ops/cuda/gemv_tokens.cuh"
 #include "ops/cuda/gemv_walk.h"
 #include "ops/cuda/peer_device.cuh"
@@ -33,7 +40,8 @@
 namespace tandem::cuda {
 
 /// How a kernel is cut: threads a block, blocks a multiprocessor, segments a chunk, tiles a bundle.
-/// `kRounds`: a chunk is a segment, units are taken as Walk says, and kUnits of them are in flight.
+/// `kRounds`: a chunk is a segment, units are taken as Walk says, and kUnits of them are in flight (0: one,
+/// in shared memory).
 template <int kThreadsIn, int kBlocksIn, int kUnitsIn, int kRowsIn, bool kRoundsIn = false>
 struct GemvShape {
   static constexpr bool kRounds = kRoundsIn;
@@ -43,33 +51,41 @@ struct GemvShape {
   static constexpr int kRows = kRowsIn;
   static constexpr int kWarps = kThreads / 32;
   static constexpr int kBundleRows = kRows * kTileRows;
-
-  /// Shared memory of a block, beside that of the sums.
-  template <int kTokens, bool kWide>
-  static constexpr int64_t shared_bytes() {
-    if constexpr (!kRounds)
-      return 0;
-    else
-      return int64_t{kWarps} * device::HeldTokens<kTokens, kWide>::kBytes;
-  }
 };
 
 namespace device {
 
-/// Whether kernels in chunks multiply two tokens at a time by tensor cores.
-template <class F, int kTokens, int kRows>
-inline constexpr bool kByPairs = kMultipliesBytes&& QuantFormat<F>&& kTokens == 2 && kRows == 2;
+/// Which of the bundles a block has: b, b + G, …, counted in bundles or runs of pairs.
+struct BlockShare {
+  int block;     ///< b
+  int n_blocks;  ///< G
+  int half = 0;  ///< which of a cluster's two blocks this is, that share runs
 
-/// Stands for PairRecords where there are none.
-struct NoPairs {
-  template <int kTokens>
-  __device__ NoPairs(const Records<kTokens>& /*records*/, int /*lane*/) {}
+  /// Block `block` of `n_blocks` that work on `args`.
+  __device__ BlockShare(const GemvArgs& args, int block, int n_blocks)
+      : block(block / args.n_halves), n_blocks(n_blocks / args.n_halves) {
+    if (args.n_halves == 2) half = static_cast<int>(cluster_rank());
+  }
+  __device__ int n_local(const GemvArgs& args) const {
+    return (args.n_bundles - block + n_blocks - 1) / n_blocks;
+  }
+  /// Bundles of all of them; gate and up are two.
+  __device__ int n_bundles(const GemvArgs& args) const {
+    if (args.epilogue == Epilogue::none) return n_local(args);
+    return n_local(args) * (args.n_halves == 2 ? 2 : 2 * args.run);
+  }
+  /// The block's bundle number `local`, of all; of pairs gate's and up's in turns.
+  __device__ int bundle(const GemvArgs& args, int local) const {
+    if (args.epilogue == Epilogue::none) return block + local * n_blocks;
+    return 2 * pair(args, local >> 1) + (local & 1);
+  }
+
+ private:
+  __device__ int pair(const GemvArgs& args, int local) const {
+    if (args.n_halves == 2) return 2 * (block + local * n_blocks) + half;
+    return args.run == 1 ? block + local * n_blocks : 2 * (block + (local >> 1) * n_blocks) + (local & 1);
+  }
 };
-
-/// The block's pair number `local`, of all.
-__device__ inline int pair_of(const GemvArgs& args, int local, int block, int n_blocks) {
-  return args.run == 1 ? block + local * n_blocks : 2 * (block + (local >> 1) * n_blocks) + (local & 1);
-}
 
 /// A chunk's weights in flight.
 template <class F, class Shape>
@@ -82,11 +98,9 @@ struct Chunk {
   int n = 0;  ///< segments in it
 
   /// Where item `item` of the block is.
-  __device__ void find(const GemvArgs& args, int item, int first_bundle, int n_blocks, bool pair) {
+  __device__ void find(const GemvArgs& args, int item, const BlockShare& share) {
     const int local = divide(item, args.n_chunks, args.chunk_magic);
-    const int bundle = pair ? 2 * pair_of(args, local >> 1, first_bundle, n_blocks) + (local & 1)
-                            : first_bundle + local * n_blocks;
-    const BundlePlace place = place_of(args, bundle, pair);
+    const BundlePlace place = place_of(args, share.bundle(args, local), args.epilogue != Epilogue::none);
     segment = (item - local * args.n_chunks) * Shape::kUnits;
     n = min(Shape::kUnits, args.n_segments - segment);
     tile_stride = static_cast<int64_t>(args.n_segments) * kUnitBytes;
@@ -102,17 +116,14 @@ struct Chunk {
 
 /// A warp's units in its order, in shared memory (most_units() of them). All lanes.
 template <class F, class Shape, int kTokens>
-__device__ inline void list_units(const GemvArgs& args, const Walk<Shape::kWarps>& walk, int block,
-                                  int n_blocks, UnitPlace* list) {
+__device__ inline void list_units(const GemvArgs& args, const Walk<Shape::kWarps>& walk,
+                                  const BlockShare& share, UnitPlace* list) {
   constexpr int kUnitBytes = TileLayout<F>::kUnitBytes;
   constexpr int kSlot = Shape::kBundleRows * kTokens;
-  const bool pair = args.epilogue != Epilogue::none;
   const int64_t tile_stride = static_cast<int64_t>(args.n_segments) * kUnitBytes;
   for (int i = static_cast<int>(threadIdx.x % 32); i < walk.size(); i += 32) {
     const auto [segment, local] = walk.unit(i);
-    const int bundle =
-        pair ? 2 * pair_of(args, local >> 1, block, n_blocks) + (local & 1) : block + local * n_blocks;
-    const BundlePlace at = place_of(args, bundle, pair);
+    const BundlePlace at = place_of(args, share.bundle(args, local), args.epilogue != Epilogue::none);
     const int slot = (local * args.n_chunks + walk.slot_of(segment)) * kSlot;
     list[i] = {tiles_of(args, at.part) + at.bundle * (Shape::kRows * tile_stride) +
                    static_cast<int64_t>(segment) * kUnitBytes,
@@ -121,16 +132,95 @@ __device__ inline void list_units(const GemvArgs& args, const Walk<Shape::kWarps
   __syncwarp();
 }
 
-/// A unit of a bundle's tiles in flight.
-template <class F, int kRows>
-struct Unit {
-  Lane<F> lanes[kRows];
+/// The next units of a warp's list in flight: kUnits of them in registers, or one in shared memory where
+/// kUnits is 0.
+template <class F, int kRows, int kUnits>
+class UnitsInFlight {
+ public:
+  static constexpr int kBytes = 0;
 
-  __device__ void load(const std::byte* unit, int64_t tile_stride, int lane) {
+  __device__ UnitsInFlight(std::byte* /*shared*/, const UnitPlace* list, int n, int64_t tile_stride, int lane)
+      : list_(list), n_(n), tile_stride_(tile_stride), lane_(lane) {
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) load_lane<F>(lanes[r], unit + r * tile_stride, lane);
+    for (int i = 0; i < kUnits; ++i) bring(i, i);
   }
+  /// Unit number `at`, which is of those whose number has the remainder i, divided by kUnits.
+  __device__ const Lane<F> (&unit(int /*at*/, int i))[kRows] {
+    return lanes_[i];
+  }
+  /// Unit `at` is done with.
+  __device__ void next(int at, int i) {
+    bring(at + kUnits, i);
+  }
+
+ private:
+  __device__ void bring(int at, int i) {
+    if (at >= n_) return;
+    const std::byte* unit = list_[at].unit;
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) load_lane<F>(lanes_[i][r], unit + r * tile_stride_, lane_);
+  }
+
+  Lane<F> lanes_[kUnits][kRows];
+  const UnitPlace* list_;
+  int n_;
+  int64_t tile_stride_;
+  int lane_;
 };
+
+template <class F, int kRows>
+class UnitsInFlight<F, kRows, 0> {
+ public:
+  static constexpr int kBytes = kRows * TileLayout<F>::kUnitBytes;  ///< shared memory
+
+  __device__ UnitsInFlight(std::byte* shared, const UnitPlace* list, int n, int64_t tile_stride, int lane)
+      : shared_(shared), list_(list), n_(n), tile_stride_(tile_stride), lane_(lane) {
+    bring(0);
+  }
+  __device__ const Lane<F> (&unit(int at, int /*i*/))[kRows] {
+    await_copies<0>();
+    __syncwarp();
+#pragma unroll
+    for (int r = 0; r < kRows; ++r)
+      load_lane<F, FromShared>(lanes_[r], shared_ + r * TileLayout<F>::kUnitBytes, lane_);
+    __syncwarp();
+    bring(at + 1);
+    return lanes_;
+  }
+  __device__ void next(int /*at*/, int /*i*/) {}
+
+ private:
+  __device__ void bring(int at) {
+    if (at >= n_) return;
+    constexpr int kPieces = TileLayout<F>::kUnitBytes / 16;
+    const std::byte* unit = list_[at].unit;
+    const auto to = static_cast<uint32_t>(__cvta_generic_to_shared(shared_));
+#pragma unroll
+    for (int i = 0; i < kRows * kPieces; i += 32) {
+      if (i + 32 > kRows * kPieces && i + lane_ >= kRows * kPieces) break;
+      const int r = (i + lane_) / kPieces;
+      copy_ahead(to + (i + lane_) * 16, unit + r * tile_stride_ + (i + lane_ - r * kPieces) * 16);
+    }
+    end_of_copies();
+  }
+
+  Lane<F> lanes_[kRows];
+  std::byte* shared_;
+  const UnitPlace* list_;
+  int n_;
+  int64_t tile_stride_;
+  int lane_;
+};
+
+/// Shared memory of a block's warps for what they have in flight or hold, on Ampere and later.
+template <class F, int kTokens, bool kWide, class Shape>
+constexpr int64_t own_bytes() {
+  if constexpr (!Shape::kRounds)
+    return 0;
+  else
+    return int64_t{Shape::kWarps} *
+           (HeldTokens<kTokens, kWide>::kBytes + UnitsInFlight<F, Shape::kRows, Shape::kUnits>::kBytes);
+}
 
 /// This lane's number, asked for anew, so that what follows from it takes no registers until then.
 __device__ inline int ask_lane() {
@@ -139,14 +229,45 @@ __device__ inline int ask_lane() {
   return lane;
 }
 
-/// Stores a warp's sums of a chunk, added up over quads. slot: (kTokens, kBundleRows); `add`: to what is
-/// there
+/// Where a bundle's sums lie in a slot, (kRows × 8 rows) × kTokens floats: as the lanes that store them do.
+template <int kRows, int kTokens>
+struct SlotLayout {
+  static constexpr int kSums = kRows * kTokens;        ///< a lane's, of the quad's four that have a row's
+  static constexpr bool kShared = kSums % kQuad == 0;  ///< whether each lane of a quad stores some of them
+  static constexpr int kSize = kSums * kTileRows;
+
+  /// Of a quad's lane's i-th sum that it stores, all of a row's sums counted tile by tile.
+  __device__ static int sum_of(int i, int quarter) {
+    return i + quarter % 2 * (kSums / 2) + quarter / 2 * (kSums / 4);
+  }
+  __device__ static int place(int token, int row) {
+    if constexpr (kShared) {
+      const int sum = row / kTileRows * kTokens + token;
+      const int quarter = sum / (kSums / 2) + sum % (kSums / 2) / (kSums / 4) * 2;
+      return sum % (kSums / 4) * 32 + row % kTileRows * kQuad + quarter;
+    } else {
+      return token * (kRows * kTileRows) + row;
+    }
+  }
+  __device__ static int token_of(int place) {
+    if constexpr (kShared) return sum_of(place / 32, place % kQuad) % kTokens;
+    return place / (kRows * kTileRows);
+  }
+  __device__ static int row_of(int place) {
+    if constexpr (kShared)
+      return sum_of(place / 32, place % kQuad) / kTokens * kTileRows + place % 32 / kQuad;
+    return place % (kRows * kTileRows);
+  }
+};
+
+/// Stores a warp's sums of a chunk, added up over quads, to a slot; `add`: to what is there.
 template <int kRows, int kTokens>
 __device__ inline void store_slot(const float (&acc)[kRows][kTokens], float* slot, int lane,
                                   bool add = false) {
-  if constexpr (kRows * kTokens % kQuad == 0) {
+  using Layout = SlotLayout<kRows, kTokens>;
+  if constexpr (Layout::kShared) {
     // lanes hand each other half of what they hold, twice: in the same order as one value at a time
-    constexpr int kSums = kRows * kTokens;
+    constexpr int kSums = Layout::kSums;
     float half[kSums / 2];
     const bool upper = lane % 2 != 0;
 #pragma unroll
@@ -160,8 +281,7 @@ __device__ inline void store_slot(const float (&acc)[kRows][kTokens], float* slo
     for (int i = 0; i < kSums / 4; ++i) {
       const float sum = (outer ? half[i + kSums / 4] : half[i]) +
                         __shfl_xor_sync(~0U, outer ? half[i] : half[i + kSums / 4], 2);
-      const int mine = i + (upper ? kSums / 2 : 0) + (outer ? kSums / 4 : 0);
-      float& to = slot[(mine % kTokens * kRows + mine / kTokens) * kTileRows + lane / kQuad];
+      float& to = slot[i * 32 + lane];
       to = add ? to + sum : sum;
     }
   } else {
@@ -173,7 +293,7 @@ __device__ inline void store_slot(const float (&acc)[kRows][kTokens], float* slo
         sum += __shfl_xor_sync(~0U, sum, 1);
         sum += __shfl_xor_sync(~0U, sum, 2);
         if (lane % kQuad == 0) {
-          float& to = slot[(t * kRows + r) * kTileRows + lane / kQuad];
+          float& to = slot[Layout::place(t, r * kTileRows + lane / kQuad)];
           to = add ? to + sum : sum;
         }
       }
@@ -184,9 +304,9 @@ __device__ inline void store_slot(const float (&acc)[kRows][kTokens], float* slo
 /// Adds each row's chunks in order, applies the epilogue and writes the outputs. All threads, after a
 /// barrier.
 template <class Shape, int kTokens>
-__device__ inline void finish(const GemvArgs& args, const float* slots, int n_local, int block,
-                              int n_blocks) {
-  constexpr int kSlot = Shape::kBundleRows * kTokens;
+__device__ inline void finish(const GemvArgs& args, const float* slots, const BlockShare& share) {
+  using Layout = SlotLayout<Shape::kRows, kTokens>;
+  constexpr int kSlot = Layout::kSize;
   const PeerSender peers(args.peers);
   const bool pair = args.epilogue != Epilogue::none;
   const auto sum_of = [&](int local, int rest) {
@@ -196,11 +316,12 @@ __device__ inline void finish(const GemvArgs& args, const float* slots, int n_lo
     for (int c = 0; c < args.n_chunks; ++c) sum += slot[c * kSlot];
     return sum;
   };
-  for (int i = static_cast<int>(threadIdx.x); i < n_local * kSlot; i += Shape::kThreads) {
+  const int n = share.n_local(args) * kSlot;
+  for (int i = static_cast<int>(threadIdx.x); i < n; i += Shape::kThreads) {
     const int local = i / kSlot;
     const int rest = i % kSlot;
-    const int token = rest / Shape::kBundleRows;
-    BundlePlace place{0, block + local * n_blocks};
+    const int token = Layout::token_of(rest);
+    BundlePlace place{0, share.block + local * share.n_blocks};
     float value;
     if (pair) {
       value = activate(args.epilogue, sum_of(2 * local, rest)) * sum_of(2 * local + 1, rest);
@@ -209,7 +330,7 @@ __device__ inline void finish(const GemvArgs& args, const float* slots, int n_lo
       place = place_of(args, place.bundle, false);
     }
     const GemvPart& part = args.parts[place.part];
-    const int row = place.bundle * Shape::kBundleRows + rest % Shape::kBundleRows;
+    const int row = place.bundle * Shape::kBundleRows + Layout::row_of(rest);
     if (row >= part.n_rows || token >= args.n_tokens) continue;
     if (part.bias != nullptr) value += part.bias[row];
     if (args.factor != nullptr) value *= *args.factor;
@@ -223,29 +344,54 @@ __device__ inline void finish(const GemvArgs& args, const float* slots, int n_lo
 }
 
 /// As finish(), for gate and up whose outputs are quantised: a warp a run of 32 rows and token, a lane a row.
-/// All threads, after a barrier.
+/// Two blocks of a cluster that share runs, 16 rows each, hand each other their rows of every other run.
+/// staged: ((n_runs + 1) / 2, kTokens, 32) of them. All threads, after a barrier.
 template <class Shape, int kTokens>
-__device__ inline void finish_records(const GemvArgs& args, const float* slots, int n_runs, int block,
-                                      int n_blocks) {
-  constexpr int kSlot = Shape::kBundleRows * kTokens;
+__device__ inline void finish_records(const GemvArgs& args, const float* slots, const BlockShare& share,
+                                      float* staged) {
+  using Layout = SlotLayout<Shape::kRows, kTokens>;
   const int lane = static_cast<int>(threadIdx.x % 32);
-  for (int i = static_cast<int>(threadIdx.x / 32); i < n_runs * args.n_tokens; i += Shape::kWarps) {
-    const int run = i / args.n_tokens;
-    const int token = i - run * args.n_tokens;
-    const int gate_slot = 2 * (run * args.run + lane / Shape::kBundleRows) * args.n_chunks * kSlot +
-                          token * Shape::kBundleRows + lane % Shape::kBundleRows;
-    const int up_slot = gate_slot + args.n_chunks * kSlot;
+  const int n_runs = share.n_local(args);
+  const bool shared = args.n_halves == 2;
+  // of a row of the block's pair
+  const auto value_of = [&](int pair, int token, int row) {
+    const int gate_slot = 2 * pair * args.n_chunks * Layout::kSize + Layout::place(token, row);
+    const int up_slot = gate_slot + args.n_chunks * Layout::kSize;
     float gate = 0;
     float up = 0;
 #pragma unroll 4
     for (int c = 0; c < args.n_chunks; ++c) {
-      gate += slots[gate_slot + c * kSlot];
-      up += slots[up_slot + c * kSlot];
+      gate += slots[gate_slot + c * Layout::kSize];
+      up += slots[up_slot + c * Layout::kSize];
     }
-    float value = activate(args.epilogue, gate) * up;
-    if (args.factor != nullptr) value *= *args.factor;
+    const float value = activate(args.epilogue, gate) * up;
+    return args.factor != nullptr ? value * *args.factor : value;
+  };
+  if (shared) {
+    cluster_wait();  // the other block has begun
+    for (int i = static_cast<int>(threadIdx.x); i < n_runs * kTokens * 16; i += Shape::kThreads) {
+      const int run = i / (kTokens * 16);
+      const int token = i / 16 % kTokens;
+      const float value = value_of(run, token, i % 16);
+      float* to = staged + (run / 2 * kTokens + token) * 32 + share.half * 16 + i % 16;
+      if (run % 2 == share.half) {
+        *to = value;
+      } else {
+        store_in_block(to, 1U - static_cast<uint32_t>(share.half), value);
+      }
+    }
+    cluster_arrive();
+    cluster_wait();
+  }
+  for (int i = static_cast<int>(threadIdx.x / 32); i < n_runs * args.n_tokens; i += Shape::kWarps) {
+    const int run = i / args.n_tokens;
+    const int token = i - run * args.n_tokens;
+    if (shared && run % 2 != share.half) continue;
+    const float value =
+        shared ? staged[(run / 2 * kTokens + token) * 32 + lane]
+               : value_of(run * args.run + lane / Shape::kBundleRows, token, lane % Shape::kBundleRows);
     if (!(fabsf(value) < INFINITY) && args.not_finite != nullptr) *args.not_finite = 1;
-    const int col = args.record_lead + 32 * (block + run * n_blocks);
+    const int col = args.record_lead + 32 * (share.block + run * share.n_blocks);
     std::byte* row = args.records + token * args.record_token_bytes;
     if (args.record_wide) {
       store_row_group<ActForm::q15>(value, row + col / kSegmentCols * ActLayout::kQ15Bytes,
@@ -263,54 +409,54 @@ __device__ inline float* block_memory() {
   return reinterpret_cast<float*>(memory);
 }
 
-/// Epilogue and outputs of all the block's sums.
+/// Epilogue and outputs of all the block's sums. staged: shared memory behind what the block uses of it.
 template <class F, class Shape, int kTokens>
-__device__ inline void finish_all(const GemvArgs& args, const float* slots, int n_local, int block,
-                                  int n_blocks) {
+__device__ inline void finish_all(const GemvArgs& args, const float* slots, const BlockShare& share,
+                                  float* staged) {
   __syncthreads();
   if constexpr (QuantFormat<F> && Shape::kBundleRows == 16) {
     if (args.records != nullptr) {
-      finish_records<Shape, kTokens>(args, slots, n_local, block, n_blocks);
+      finish_records<Shape, kTokens>(args, slots, share, staged);
       return;
     }
   }
-  finish<Shape, kTokens>(args, slots, n_local, block, n_blocks);
+  finish<Shape, kTokens>(args, slots, share);
 }
 
 /// The body of a kernel in rounds.
 template <class F, int kTokens, bool kWide, class Shape>
-__device__ inline void gemv_rounds(const GemvArgs& args, int block, int n_blocks) {
+__device__ inline void gemv_rounds(const GemvArgs& args, const BlockShare& share) {
   constexpr int kUnits = kMultipliesBytes ? Shape::kUnits : 1;  // ReadTokens leaves no registers for more
+  constexpr int kAtOnce = kUnits == 0 ? 1 : kUnits;
   constexpr int kSlot = Shape::kBundleRows * kTokens;
   using Held = std::conditional_t<kMultipliesBytes, HeldTokens<kTokens, kWide>, ReadTokens<kTokens, kWide>>;
-  constexpr int kHeldBytes = HeldTokens<kTokens, kWide>::kBytes;  // of a warp
+  using InFlight = UnitsInFlight<F, Shape::kRows, kUnits>;
   const int lane = static_cast<int>(threadIdx.x % 32);
   const int warp = static_cast<int>(threadIdx.x / 32);
-  const int n_local = (args.n_bundles - block + n_blocks - 1) / n_blocks;  // bundles, or runs of pairs
-  const int n_bundles = n_local * (args.epilogue != Epilogue::none ? 2 * args.run : 1);
-  float* const slots = block_memory() + Shape::kWarps * kHeldBytes / 4;  // (n_bundles, n_chunks, kSlot)
+  // Shared memory: the warps' own, sums (n_bundles, n_chunks, kSlot), the warps' lists, what finish_all()
+  // has.
+  constexpr int kOwnBytes = Held::kBytes + InFlight::kBytes;
+  std::byte* const own = reinterpret_cast<std::byte*>(block_memory()) + warp * kOwnBytes;
+  const int n_bundles = share.n_bundles(args);
+  float* const slots = block_memory() + Shape::kWarps * kOwnBytes / 4;
   const Walk<Shape::kWarps> walk(args.n_segments, n_bundles, warp);
-  UnitPlace* const list =
-      reinterpret_cast<UnitPlace*>(slots + n_bundles * args.n_chunks * kSlot) + warp * walk.most_units();
+  auto* const lists = reinterpret_cast<UnitPlace*>(slots + n_bundles * args.n_chunks * kSlot);
+  UnitPlace* const list = lists + warp * walk.most_units();
 
   let_next_start();
   if (args.expert != nullptr) wait_for_inputs();  // which weights these are, a kernel before this one says
-  list_units<F, Shape, kTokens>(args, walk, block, n_blocks, list);
+  list_units<F, Shape, kTokens>(args, walk, share, list);
   const int n = walk.size();
-  const int64_t tile_stride = static_cast<int64_t>(args.n_segments) * TileLayout<F>::kUnitBytes;
-  Unit<F, Shape::kRows> units[kUnits];
-#pragma unroll
-  for (int i = 0; i < kUnits; ++i) {
-    if (i < n) units[i].load(list[i].unit, tile_stride, lane);
-  }
+  InFlight units(own + Held::kBytes, list, n,
+                 static_cast<int64_t>(args.n_segments) * TileLayout<F>::kUnitBytes, lane);
   wait_for_inputs();
-  Held held(reinterpret_cast<std::byte*>(block_memory()) + warp * kHeldBytes, lane);
+  Held held(own, lane);
   int held_segment = -1;
   int turn = 0;
   if (n > 0) held.bring(args, walk.segment(0));
-  for (int begin = 0; begin < n; begin += kUnits) {
+  for (int begin = 0; begin < n; begin += kAtOnce) {
 #pragma unroll
-    for (int i = 0; i < kUnits; ++i) {
+    for (int i = 0; i < kAtOnce; ++i) {
       const int at = begin + i;
       if (i != 0 && at >= n) break;
       const UnitPlace place = list[at];
@@ -320,38 +466,40 @@ __device__ inline void gemv_rounds(const GemvArgs& args, int block, int n_blocks
         if (++turn < walk.n_segments()) held.bring(args, walk.segment(turn));
       }
       float products[Shape::kRows][kTokens];
-      multiply_held<F>(units[i].lanes, held, lane, products);
-      if (at + kUnits < n) units[i].load(list[at + kUnits].unit, tile_stride, lane);
+      multiply_held<F>(units.unit(at, i), held, lane, products);
+      units.next(at, i);
       const bool adds = place.slot < 0;
       store_slot<Shape::kRows, kTokens>(products, slots + (adds ? ~place.slot : place.slot),
                                         kMultipliesBytes ? lane : ask_lane(), adds);
     }
   }
-  finish_all<F, Shape, kTokens>(args, slots, n_local, block, n_blocks);
+  auto* const staged = reinterpret_cast<float*>(lists + Shape::kWarps * walk.most_units());
+  finish_all<F, Shape, kTokens>(args, slots, share, staged);
 }
 
 /// The kernel's body, for the block `block` of `n_blocks` that work on `args`.
 template <class F, int kTokens, bool kWide, class Shape>
 __device__ inline void gemv(const GemvArgs& args, int block, int n_blocks) {
+  const BlockShare share(args, block, n_blocks);
+  if (args.n_halves == 2) cluster_arrive();  // finish_records() waits
   if constexpr (Shape::kRounds) {
-    gemv_rounds<F, kTokens, kWide, Shape>(args, block, n_blocks);
+    gemv_rounds<F, kTokens, kWide, Shape>(args, share);
     return;
   }
   constexpr int kRecord = record_bytes<F, kWide>();
   constexpr int kUnits = Shape::kUnits;
-  float* slots = block_memory();  // (bundles of the block, n_chunks, kTokens, kBundleRows)
+  constexpr int kSlot = Shape::kBundleRows * kTokens;
+  float* slots = block_memory();  // (bundles of the block, n_chunks, kSlot)
   const int lane = static_cast<int>(threadIdx.x % 32);
   const int warp = static_cast<int>(threadIdx.x / 32);
-  const bool pair = args.epilogue != Epilogue::none;
-  const int n_local = (args.n_bundles - block + n_blocks - 1) / n_blocks;  // bundles, or runs of pairs
-  const int n_items = n_local * (pair ? 2 * args.run : 1) * args.n_chunks;
+  const int n_items = share.n_bundles(args) * args.n_chunks;
 
   let_next_start();
   if (args.expert != nullptr) wait_for_inputs();  // which weights these are, a kernel before this one says
   Chunk<F, Shape> chunk;
   int item = warp;
   if (item < n_items) {
-    chunk.find(args, item, block, n_blocks, pair);
+    chunk.find(args, item, share);
 #pragma unroll
     for (int i = 0; i < kUnits; ++i) {
       if (i < chunk.n) chunk.load(i, lane);
@@ -359,23 +507,16 @@ __device__ inline void gemv(const GemvArgs& args, int block, int n_blocks) {
   }
   wait_for_inputs();
   const Records<kTokens> records(args);
-  std::conditional_t<kByPairs<F, kTokens, Shape::kRows>, PairRecords, NoPairs> pairs(records, lane);
   for (; item < n_items; item += Shape::kWarps) {
     const int n = chunk.n;
     const int record = chunk.segment * kRecord;
     const bool more = item + Shape::kWarps < n_items;
-    if (more) chunk.find(args, item + Shape::kWarps, block, n_blocks, pair);
+    if (more) chunk.find(args, item + Shape::kWarps, share);
     float acc[Shape::kRows][kTokens] = {};
 #pragma unroll
     for (int i = 0; i < kUnits; ++i) {
       if (i < n) {
-        if constexpr (kByPairs<F, kTokens, Shape::kRows>) {
-          float sums[2][2];
-          pairs.move_to(record + i * kRecord);
-          multiply_pairs<F, 2, kWide>(chunk.lanes[i], pairs, lane, sums);
-#pragma unroll
-          for (int j = 0; j < 4; ++j) acc[j / 2][j % 2] += sums[j / 2][j % 2];
-        } else if constexpr (QuantFormat<F>) {
+        if constexpr (QuantFormat<F>) {
           LaneInput<F, kWide> input;
           input.load(records.p[0] + record + i * kRecord, lane % kQuad);
           consume<F, kTokens, kWide, Shape::kRows>(chunk.lanes[i], input, records, record + i * kRecord, lane,
@@ -386,10 +527,10 @@ __device__ inline void gemv(const GemvArgs& args, int block, int n_blocks) {
       }
       if (more && i < chunk.n) chunk.load(i, lane);
     }
-    store_slot<Shape::kRows, kTokens>(acc, slots + item * Shape::kBundleRows * kTokens,
+    store_slot<Shape::kRows, kTokens>(acc, slots + item * kSlot,
                                       kTokens == 1 || !kMultipliesBytes ? lane : ask_lane());
   }
-  finish_all<F, Shape, kTokens>(args, slots, n_local, block, n_blocks);
+  finish_all<F, Shape, kTokens>(args, slots, share, slots + n_items * kSlot);
 }
 
 }  // namespace device
@@ -401,15 +542,15 @@ __global__ __launch_bounds__(Shape::kThreads,
 }
 
 /// Parts of two formats in one launch: the first blocks work on one, the rest on the other.
-template <class A, class B, int kTokens, class Shape>
-__global__ __launch_bounds__(Shape::kThreads, Shape::kBlocks) void gemv_mixed_kernel(
+template <class A, class B, int kTokens, class ShapeA, class ShapeB>
+__global__ __launch_bounds__(ShapeA::kThreads, ShapeA::kBlocks) void gemv_mixed_kernel(
     const __grid_constant__ GemvMixedArgs args) {
   const int block = static_cast<int>(blockIdx.x);
   if (block < args.first_blocks) {
-    device::gemv<A, kTokens, false, Shape>(args.first, block, args.first_blocks);
+    device::gemv<A, kTokens, false, ShapeA>(args.first, block, args.first_blocks);
   } else {
-    device::gemv<B, kTokens, false, Shape>(args.second, block - args.first_blocks,
-                                           static_cast<int>(gridDim.x) - args.first_blocks);
+    device::gemv<B, kTokens, false, ShapeB>(args.second, block - args.first_blocks,
+                                            static_cast<int>(gridDim.x) - args.first_blocks);
   }
 }
 

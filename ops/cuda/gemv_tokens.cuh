@@ -1,6 +1,5 @@
 // What the GEMV kernels (gemv_kernel.cuh) for several tokens multiply by: activations as a tensor core's
-// right operand, held in registers for as long as a warp stays with a segment (gemv_walk.h), or read for each
-// unit.
+// right operand, held for as long as a warp stays with a segment (gemv_walk.h).
 //
 // The operand (k × 8, column n in lanes 4 n … 4 n + 3) holds tokens by two: column 2 q + t is the pair's
 // token t's, but zero outside quarter q. So of a product with two tiles' words, lane l gets the sums over its
@@ -96,48 +95,11 @@ class HeldTokens {
   int current_ = 0;  ///< where the current ones are, in bytes
 };
 
-/// What lanes read that have nothing of their quarter: a record's worth.
-template <int kBytes>
-__device__ const uint4 kNothing[kBytes / 16] = {};
-
-/// Two tokens' activations where they lie. As HeldTokens to those who read them.
-class PairRecords {
- public:
-  __device__ PairRecords(const Records<2>& records, int lane)
-      : records_(records), lane_(lane), mine_(is_own_quarter(lane)) {
-    const std::byte* record = lane / kQuad % 2 == 0 ? records.p[0] : records.p[1];
-    p_ = mine_ ? record + lane % kQuad * 16
-               : reinterpret_cast<const std::byte*>(kNothing<ActLayout::kQ15Bytes>);
-  }
-
-  /// A segment's, whose records are `offset` bytes behind the first.
-  __device__ void move_to(int offset) { offset_ = offset; }
-  __device__ void words(uint32_t (&out)[8], int plane, int /*pair*/, int g) const {
-    load_plane<8>(out,
-                  p_ + (mine_ ? offset_ : 0) + (plane == 0 ? ActLayout::kHigh : ActLayout::kLow) + 128 * g);
-  }
-  __device__ float2 meta(int t, int g) const {
-    return *reinterpret_cast<const float2*>(records_.p[t] + offset_ + ActLayout::kMeta + lane_ % kQuad * 16 +
-                                            8 * g);
-  }
-  __device__ float first(int t, int g) const {
-    return *reinterpret_cast<const float*>(records_.p[t] + offset_ + ActLayout::kFirst + lane_ % kQuad * 8 +
-                                           4 * g);
-  }
-
- private:
-  const Records<2>& records_;
-  int lane_;
-  bool mine_;
-  const std::byte* p_;  ///< this lane's token and quarter, the high plane; or kNothing
-  int offset_ = 0;
-};
-
 /// out = Σ over a lane's 64 products of each row and token: consume()'s, to the bit, by tensor cores:
-/// integers first, then the same float operations. `x`: HeldTokens or PairRecords.
-template <QuantFormat F, int kTokens, bool kWide, class Input>
-__device__ inline void multiply_pairs(const Lane<F> (&lanes)[2], const Input& x, int lane,
-                                      float (&out)[2][kTokens]) {
+/// integers first, then the same float operations.
+template <QuantFormat F, int kTokens, bool kWide>
+__device__ inline void multiply_held(const Lane<F> (&lanes)[2], const HeldTokens<kTokens, kWide>& x, int lane,
+                                     float (&out)[2][kTokens]) {
   constexpr int kHalves = F::kHalves ? 2 : 1;
   const LaneScales scales[2] = {scales_of<F>(lanes[0], lane), scales_of<F>(lanes[1], lane)};
   LaneSum sums[2][kTokens];
@@ -193,6 +155,8 @@ __device__ inline void multiply_pairs(const Lane<F> (&lanes)[2], const Input& x,
 template <int kTokens, bool kWide>
 class ReadTokens {
  public:
+  static constexpr int kBytes = 0;
+
   __device__ ReadTokens(std::byte* /*shared*/, int /*lane*/) {}
   __device__ void bring(const GemvArgs& args, int segment) {
     args_ = &args;
@@ -206,12 +170,6 @@ class ReadTokens {
 };
 
 /// out = Σ over a lane's 64 products of each row and token.
-template <QuantFormat F, int kTokens, bool kWide>
-__device__ inline void multiply_held(const Lane<F> (&lanes)[2], const HeldTokens<kTokens, kWide>& held,
-                                     int lane, float (&out)[2][kTokens]) {
-  multiply_pairs<F, kTokens, kWide>(lanes, held, lane, out);
-}
-
 template <QuantFormat F, int kTokens, bool kWide>
 __device__ inline void multiply_held(const Lane<F> (&lanes)[2], const ReadTokens<kTokens, kWide>& read,
                                      int lane, float (&out)[2][kTokens]) {

@@ -66,9 +66,9 @@ class Walk {
 
   int n_;
   int warp_;
-  int whole_;  ///< segments of whole rounds
-  int rest_;   ///< units of the rest, counted segment by segment
-  int begin_;  ///< the warp's first of them
+  int whole_;      ///< segments of whole rounds
+  int rest_;       ///< units of the rest, counted segment by segment
+  int begin_;      ///< the warp's first of them
   float inverse_;  ///< 1 / n
 };
 

@@ -124,46 +124,67 @@ __device__ inline void send_segment(const device::PeerSlots& slots, int64_t offs
   }
 }
 
-/// Rank `from`'s eight columns, as soon as they are there. n: 8, or 4 at the row's end.
-__device__ inline void await_columns(const device::PeerSlots& slots, int from, int64_t offset, float (&x)[8],
-                                     int n) {
-  const std::byte* p = slots.slot(slots.peers.rank, from) + offset;
+/// Eight columns that one rank sent, or 4 at the row's end.
+struct SentColumns {
   uint4 v[4] = {};
-  bool there;
-  do {
-    there = true;
-#pragma unroll
-    for (int k = 0; k < 4; ++k) {
-      if (2 * k >= n) break;
-      v[k] = device::load_packets(p + 2 * k * kPacketBytes);
-    }
-#pragma unroll
-    for (int k = 0; k < 4; ++k) {
-      if (2 * k < n) there &= v[k].y == slots.number && v[k].w == slots.number;
-    }
-  } while (!there);
-#pragma unroll
-  for (int k = 0; k < 4; ++k) {
-    x[2 * k] = __uint_as_float(v[k].x);
-    x[2 * k + 1] = __uint_as_float(v[k].z);
-  }
-}
 
-/// v += the ranks' partial columns, in rank order.
-/// row: of the exchange.
+  __device__ void load(const device::PeerSlots& slots, int from, int64_t offset, int n) {
+    const std::byte* p = slots.slot(slots.peers.rank, from) + offset;
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      if (2 * k < n) v[k] = device::load_packets(p + 2 * k * kPacketBytes);
+    }
+  }
+  __device__ bool are_there(uint32_t number, int n) const {
+    bool there = true;
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      if (2 * k < n) there &= v[k].y == number && v[k].w == number;
+    }
+    return there;
+  }
+  __device__ void add_to(float (&sum)[8]) const {
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      sum[2 * k] += __uint_as_float(v[k].x);
+      sum[2 * k + 1] += __uint_as_float(v[k].z);
+    }
+  }
+};
+
+/// v += the ranks' partial columns, in rank order, as soon as they are there: kAtOnce ranks' are asked for at
+/// once. row: of the exchange.
+template <int kAtOnce>
 __device__ inline void add_peers(const device::PeerSlots& slots, const AddNorm& what, int64_t row,
                                  int64_t col, float (&v)[8]) {
   const int n = col + 8 <= what.n_cols ? 8 : col < what.n_cols ? 4 : 0;
   if (n == 0) return;
   const int64_t offset = (row * what.n_cols + col) * kPacketBytes;
-  float mine[8];
-  if (what.partial != nullptr)
-    load_row(mine, what.partial + (what.first_token + row) * what.n_cols, col, what.n_cols);
-  for (int r = 0; r < what.peers.n_ranks; ++r) {
-    float x[8];
-    const bool own = r == what.peers.rank && what.partial != nullptr;
-    if (!own) await_columns(slots, r, offset, x, n);
-    for (int i = 0; i < n; ++i) v[i] += own ? mine[i] : x[i];
+  const int own = what.partial == nullptr ? -1 : what.peers.rank;  // whose sums aren't sent
+  float mine[8] = {};
+  if (own >= 0) load_row(mine, what.partial + (what.first_token + row) * what.n_cols, col, what.n_cols);
+  for (int r = 0; r < what.peers.n_ranks; r += kAtOnce) {
+    SentColumns sent[kAtOnce];
+    bool there;
+    do {
+      there = true;
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        if (r + i < what.peers.n_ranks && r + i != own) sent[i].load(slots, r + i, offset, n);
+      }
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        if (r + i < what.peers.n_ranks && r + i != own) there &= sent[i].are_there(slots.number, n);
+      }
+    } while (!there);
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      if (r + i == own) {
+        for (int k = 0; k < 8; ++k) v[k] += mine[k];
+      } else if (r + i < what.peers.n_ranks) {
+        sent[i].add_to(v);
+      }
+    }
   }
 }
 
@@ -222,7 +243,7 @@ __global__ __launch_bounds__(kWarps / kBlocks *
       }
     }
 #pragma unroll
-    for (int s = 0; s < kSegments; ++s) add_peers(slots, what, row, col_of(s), v[s]);
+    for (int s = 0; s < kSegments; ++s) add_peers<kBlocks == 1 ? 1 : 2>(slots, what, row, col_of(s), v[s]);
   }
   if constexpr (kBlocks > 1) device::cluster_wait();  // all blocks have begun: their shared memory is there
   if (what.post_weight != nullptr) {

@@ -71,14 +71,6 @@ namespace device {
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
-/// How a lane reads weights from shared memory.
-struct FromShared {
-  __device__ static uint4 load16(const std::byte* p) { return *reinterpret_cast<const uint4*>(p); }
-  __device__ static uint2 load8(const std::byte* p) { return *reinterpret_cast<const uint2*>(p); }
-  __device__ static uint32_t load4(const std::byte* p) { return *reinterpret_cast<const uint32_t*>(p); }
-  __device__ static uint32_t load2(const std::byte* p) { return *reinterpret_cast<const uint16_t*>(p); }
-};
-
 /// Units of work (a group's segment) of a block, and who has which.
 struct WorkRange {
   int64_t n;  ///< all blocks'
@@ -330,10 +322,7 @@ __device__ inline void multiply_run(const BatchArgs& args, const WorkRange& work
     load_lane<F, FromShared>(lanes[0], mine, lane);
     load_lane<F, FromShared>(lanes[1], mine + Shape::kUnitBytes, lane);
     multiply_panels<F>(lanes, lane, stages + at.stage * Shape::kStageBytes, acc[0]);
-    // (compute-sanitizer's racecheck follows lane 0's arrival only, and takes the other lanes' reads for
-    // races.)
-    __syncwarp();
-    if (lane == 0) arrive(empty + at.stage);
+    arrive(empty + at.stage);
     at.advance();
     ++segment;
     if (segment < n_segments && unit + 1 < work.end) continue;
@@ -389,7 +378,7 @@ __global__ __launch_bounds__(WarpgroupShape<F>::kThreads,
 #pragma unroll
     for (int i = 0; i < Shape::kStages; ++i) {
       make_barrier(full + i, kGroupThreads + 4);  // its threads' tokens, its warps' weights
-      make_barrier(empty + i, Shape::kWarps);
+      make_barrier(empty + i, Shape::kMultiplying);
     }
     show_barriers();
   }
