@@ -242,6 +242,23 @@ TEST_F(CudaSampling, DrawsTheHostsTokens) {
   for (const Batch& batch : batches(1)) expect_truth(batch, rank.run(batch.cases));
 }
 
+/// What tools that watch every access to memory have the time for.
+TEST_F(CudaSampling, AFewCasesOfEachRoad) {
+  Rank rank(0, {0, kVocab}, nullptr, 64);
+  const std::vector<SamplingCase> cases = test::sampling_cases(kVocab);
+  for (const bool everything : {false, true}) {
+    Batch few;
+    for (size_t i = 0; i < cases.size() && few.cases.size() < 4; i += 5) {
+      const bool all = device_chain(cases[i].params, 1, kContext)->chain.road == sampling::Road::everything;
+      if (all != everything) continue;
+      few.cases.push_back(cases[i]);
+      few.truth.push_back(test::host_token(cases[i]));
+    }
+    ASSERT_FALSE(few.cases.empty());
+    expect_truth(few, rank.run(few.cases));
+  }
+}
+
 TEST_F(CudaSampling, TheComparisonRejectsAWrongNumber) {
   Rank rank(0, {0, kVocab}, nullptr, 64);
   Batch batch = batches(1)[1];
