@@ -51,8 +51,9 @@ bool writes_records(TensorType type, int64_t n_rows, const CudaActivations& out)
 /// has the form that activation_form() says. `early`: on Hopper, the launch may begin before the kernel
 /// before it in the stream has ended, and waits for it where that matters (programmatic dependent launch). A
 /// row's sums are added in an order that depends on the number of its columns, on the form of x, on whether
-/// 1, 2 or more tokens are computed at once, and on whether its format shares the launch with another: not on
-/// how many rows there are, the grid or timing.
+/// 1, 2 or more tokens are computed at once (no more than 2 where the device lacks the shared memory for 4),
+/// and on whether its format shares the launch with another: not on how many rows there are, the grid or
+/// timing.
 void gemv(std::span<const GemvOperand> parts, const CudaActivations& x, int64_t n_tokens,
           const GemvOptions& options, cudaStream_t stream);
 

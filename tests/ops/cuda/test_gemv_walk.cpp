@@ -20,8 +20,14 @@ std::map<std::pair<int, int>, std::vector<int>> sums_of(int n_segments, int n) {
   int least = n_segments * n;
   for (int warp = 0; warp < kWarps; ++warp) {
     const Walk<kWarps> walk(n_segments, n, warp);
+    int turn = -1;
+    int before = -1;
     for (int i = 0; i < walk.size(); ++i) {
       const auto [segment, local] = walk.unit(i);
+      if (segment != before) {
+        EXPECT_EQ(walk.segment(++turn), segment);
+      }
+      before = segment;
       const std::pair at{local, walk.slot_of(segment)};
       EXPECT_LT(at.first, n);
       EXPECT_LT(at.second, round_slots(n_segments, kWarps));
@@ -29,6 +35,7 @@ std::map<std::pair<int, int>, std::vector<int>> sums_of(int n_segments, int n) {
       EXPECT_EQ(owner.try_emplace(at, warp).first->second, warp);
       sums[at].push_back(segment);
     }
+    EXPECT_EQ(walk.n_segments(), turn + 1);
     EXPECT_LE(walk.size(), walk.most_units());
     most = std::max(most, walk.size());
     least = std::min(least, walk.size());
@@ -41,7 +48,7 @@ template <int kWarps>
 void check_all() {
   for (int n_segments = 1; n_segments < 5 * kWarps; ++n_segments) {
     std::vector<std::vector<int>> of_one;  // by slot
-    for (const int n : {1, 2, 3, 7, 16}) {
+    for (const int n : {1, 2, 3, 7, 16, 61}) {
       const auto sums = sums_of<kWarps>(n_segments, n);
       ASSERT_EQ(sums.size(), static_cast<size_t>(n * round_slots(n_segments, kWarps)));
       std::vector<std::vector<int>> orders;
