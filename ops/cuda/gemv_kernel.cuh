@@ -17,7 +17,8 @@
 // early: 28672×8192 Q4_K 90 / 95 (80 / 84 on other allocations of the same size), Q6_K 90 / 96; the four
 // products of a 70B rank's layer in a row Q4_K 80 / 88, Q6_K 84 / 93. One, two and four tokens (2026-11-27,
 // bench/results/cuda-gemv-tokens-h200.json), µs of a rank's qkv, o, gate·up and down, Q4_K: 8.8, 6.9, 34.4,
-// 18.9; 9.2, 7.6, 35.3, 20.0; 9.5, 8.0, 36.2, 23.3. Four are bound by the integer units that take weights apart.
+// 18.9; 9.2, 7.6, 35.3, 20.0; 9.5, 8.0, 36.2, 23.3. Four are bound by the integer units that take weights
+// apart.
 //
 // Tried and slower (µs for the four products of a layer, Q4_K, early; this one 60): a ring in shared memory a
 // warp by cp.async 62 to 86, by bulk copies 64 to 147; contiguous runs a warp 62 to 66; four units in flight
