@@ -25,6 +25,7 @@ MOST_KL = 1e-5  # of float32 logits between any two devices
 MOST_RELATIVE = 1e-4  # of float32 logits to the golden ones
 ABOVE_CPU_CACHE = 1.5  # KL of a cache's type to an f32 cache, in the CPU's of that type
 ABOVE_CPU = 1.1  # KL of real weights to F32, in the CPU's
+ABOVE_ONE_TOKEN = 1.2  # the same of prompts, batches and a q8_0 cache, in one-token decode's with an f16 cache
 BETWEEN_PATHS = 1.5  # KL between two paths, in the CPU's to F32
 FAMILIES = ("llama-9-heads-3-kv", "mixtral", "qwen2", "gemma3")
 REAL_MODELS = {
@@ -311,15 +312,22 @@ def kl_checks(suite, models, n_tokens):
 
     def check(model):
         tokens, truth, cpu = inputs(model)
-        paths = [Way(1, "auto", "on", 512), Way(1, "auto", "on", 1)]
+        one_token = Way(1, "auto", "on", 1)
+        paths = [(one_token, "f16")]
+        paths += [(Way(1, "auto", "on", batch), "f16") for batch in (4, 16, 64, 512)]
+        paths += [(Way(1, "auto", "on", batch), "q8_0") for batch in (1, 512)]
         if len(suite.gpus) >= 2:
-            paths += [Way(2, "auto", "on", 512), Way(2, "auto", "on", 1)]
+            paths += [(Way(2, "auto", "on", batch), "f16") for batch in (1, 512)]
+            paths.append((Way(2, "auto", "on", 1), "q8_0"))
         found = {"f32": truth, "cpu": cpu}
-        found.update({str(way): logits(suite, way, model, tokens, limit_s=120) for way in paths})
+        for way, cache in paths:
+            name = f"{way}{'' if cache == 'f16' else f' {cache}'}"
+            found[name] = logits(suite, way, model, tokens, *cache_of(cache), limit_s=120)
         kl = all_kl(found)
         return judged(
             {b: value for (a, b), value in kl.items() if a == "f32"},
             {f"{a} | {b}": value for (a, b), value in kl.items() if "f32" not in (a, b)},
+            str(one_token),
         )
 
     checks = []
@@ -335,19 +343,28 @@ def kl_checks(suite, models, n_tokens):
     return checks
 
 
-def judged(to_f32, between):
-    """The largest ratios, which must stay within their bounds. Both: path → mean KL."""
+def judged(to_f32, between, one_token):
+    """The largest ratios, which must stay within their bounds. to_f32, between: path → mean KL. one_token: the
+    path of one-token decode with an f16 cache."""
     base = to_f32["cpu"]
     if not base > 0:
         raise Failed(f"the CPU's KL is {base}")
+    if not np.isfinite([*to_f32.values(), *between.values()]).all():
+        raise Failed(f"not finite: {to_f32} {between}")
     worst = max((path for path in to_f32 if path != "cpu"), key=to_f32.get)
     pair = max(between, key=between.get)
     result = {
         "kl_of_cpu": f"{base:.2e}",
-        "largest_kl": f"{to_f32[worst]:.2e} = {to_f32[worst] / base:.2f} of the CPU's ({worst})",
-        "largest_kl_between": f"{between[pair]:.2e} = {between[pair] / base:.2f} ({pair})",
+        "of_one_token": f"{to_f32[one_token]:.2e} = {to_f32[one_token] / base:.2f} of the CPU's",
+        "largest_kl": f"{to_f32[worst]:.2e} = {to_f32[worst] / to_f32[one_token]:.2f} of one token's ({worst})",
+        "largest_kl_between": f"{between[pair]:.2e} = {between[pair] / base:.2f} of the CPU's ({pair})",
         "all": {path: f"{value:.3e}" for path, value in to_f32.items()},
     }
-    if not to_f32[worst] <= ABOVE_CPU * base or not between[pair] <= BETWEEN_PATHS * base:
+    kept = (
+        to_f32[one_token] <= ABOVE_CPU * base
+        and to_f32[worst] <= ABOVE_ONE_TOKEN * to_f32[one_token]
+        and between[pair] <= BETWEEN_PATHS * base
+    )
+    if not kept:
         raise Failed(str(result))
     return result

@@ -199,16 +199,22 @@ class Logits(unittest.TestCase):
         self.assertGreater(logits.differing(self.rows, self.rows[:50]), 0)
 
     def test_bounds_of_real_weights(self):
-        kept = logits.judged({"cpu": 1e-3, "1 gpu": 1.09e-3}, {"cpu | 1 gpu": 1.4e-3})
-        self.assertIn("1.09 of the CPU's", kept["largest_kl"])
+        kept = logits.judged(
+            {"cpu": 1e-3, "1 gpu": 1.09e-3, "1 gpu q8_0": 1.3e-3}, {"cpu | 1 gpu": 1.4e-3}, "1 gpu"
+        )
+        self.assertIn("1.09 of the CPU's", kept["of_one_token"])
+        self.assertIn("1.19 of one token's (1 gpu q8_0)", kept["largest_kl"])
         for to_f32, between in (
             ({"cpu": 1e-3, "1 gpu": 1.2e-3}, {"cpu | 1 gpu": 1e-3}),
+            ({"cpu": 1e-3, "1 gpu": 1e-3, "q8_0": 1.21e-3}, {"cpu | 1 gpu": 1e-3}),
             ({"cpu": 1e-3, "1 gpu": 1e-3}, {"cpu | 1 gpu": 1.6e-3}),
+            ({"cpu": 1e-3, "1 gpu": 1e-3}, {"cpu | 1 gpu": 1e-3, "1 gpu | q8_0": float("nan")}),
+            ({"cpu": 1e-3, "1 gpu": 1e-3, "q8_0": float("nan")}, {"cpu | 1 gpu": 1e-3}),
             ({"cpu": 1e-3, "1 gpu": float("nan")}, {"cpu | 1 gpu": 1e-3}),
             ({"cpu": 0.0, "1 gpu": 0.0}, {"cpu | 1 gpu": 0.0}),
         ):
             with self.assertRaises(Failed):
-                logits.judged(to_f32, between)
+                logits.judged(to_f32, between, "1 gpu")
 
     def test_bounds_of_caches(self):
         costs = {"f16": 2e-3, "q8_0": 3e-3, "q4_0": 0.2}
