@@ -5,6 +5,7 @@
 
 #include "ops/core/check.h"
 #include "ops/core/error.h"
+#include "ops/core/head_mix.h"
 #include "ops/cpu/cpu_backend.h"
 #include "ops/cpu/elementwise.h"
 #include "ops/cpu/norm.h"
@@ -207,6 +208,12 @@ void CpuBackend::rope_append(const AttentionWeights& weights, const AttentionSpe
     heads.n_heads = shape_.n_kv_heads;
     heads.norm_weight = data_of(weights.k_norm);
     rope(heads, isa_);
+    if (mixes()) {
+      const int width = mix_width(shape_.head_dim);
+      mix_heads(q_.data() + t * q_width, q_width, width, read_mix(width), isa_);
+      mix_heads(k_.data() + t * kv_width, kv_width, width, cached_mix(width), isa_);
+      mix_heads(v_.data() + t * kv_width, kv_width, width, cached_mix(width), isa_);
+    }
     const AttentionToken& token = attention_tokens_[static_cast<size_t>(t)];
     const int32_t page =
         page_tables_[static_cast<size_t>(token.sequence)][static_cast<size_t>(token.position / kPageTokens)];
@@ -241,6 +248,11 @@ void CpuBackend::attend(const AttentionSpec& spec, const Matrix& reader) {
   args.scale = spec.scale;
   args.window = spec.window;
   tandem::attend(args, attention_scratch_, pool_, isa_);
+  if (mixes()) {
+    const int width = mix_width(shape_.head_dim);
+    for_each_token(
+        n_tokens, [&](int64_t t) { mix_heads(attended_.f32_row(t), q_width, width, read_mix(width), isa_); });
+  }
   if (attended_.padded_cols() != q_width) {
     for (int64_t t = 0; t < n_tokens; ++t) {
       std::fill_n(attended_.f32_row(t) + q_width, attended_.padded_cols() - q_width, 0.0f);

@@ -130,6 +130,8 @@ class CpuBackend final : public Backend {
 
  private:
   void begin_step(const StepBatch& batch);
+  /// Whether the cache keeps heads mixed (ops/core/head_mix.h).
+  bool mixes() const { return is_quantised(cache_->type()); }
   /// This rank's next partial sums: (n_tokens, n_embd), overwritten by its caller.
   int64_t* partial_sums() {
     return reinterpret_cast<int64_t*>(

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <functional>
 
 #include "ops/core/check.h"
+#include "ops/core/head_mix.h"
 #include "ops/cpu/kernels/row_kernels.h"
 
 namespace tandem {
@@ -28,6 +30,12 @@ void add_row(float* x, const float* bias, int64_t n, Isa isa) {
 
 void add_scaled_row(float* out, const float* x, int64_t n, float factor, Isa isa) {
   row_kernels(isa).add_scaled(out, x, n, factor);
+}
+
+void mix_heads(float* x, int64_t n, int width, float factor, Isa isa) {
+  require(std::has_single_bit(static_cast<unsigned>(width)) && width <= kMixMost && n % width == 0,
+          "mix_heads", n, width);
+  row_kernels(isa).mix(x, n, width, factor);
 }
 
 namespace {

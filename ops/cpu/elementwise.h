@@ -25,6 +25,10 @@ void add_row(float* x, const float* bias, int64_t n, Isa isa = best_isa());
 /// out[i] += factor · x[i]: an expert's share. One fused multiply-add an element.
 void add_scaled_row(float* out, const float* x, int64_t n, float factor, Isa isa = best_isa());
 
+/// Each `width` elements of x become their Walsh-Hadamard transform times `factor` (ops/core/head_mix.h).
+/// width: a power of two up to 128 that divides n.
+void mix_heads(float* x, int64_t n, int width, float factor, Isa isa = best_isa());
+
 /// x becomes softmax(x), summed in index order (one scalar sum: for vectors of up to a few hundred).
 void softmax_row(float* x, int64_t n, Isa isa = best_isa());
 

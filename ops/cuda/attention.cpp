@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "ops/core/head_mix.h"
 #include "ops/cuda/attention_kernels.h"
 #include "ops/cuda/launch.h"
 #include "ops/cuda/prompt_attention.h"
@@ -124,6 +125,11 @@ AttentionArgs args_of(const Attention& what, int64_t n_tokens) {
   args.norm_eps = what.norm_eps;
   args.rope = what.rope;
   args.style = what.style;
+  if (what.mixes) {
+    args.mix_width = mix_width(what.cache.head_dim);
+    args.cached_mix = cached_mix(args.mix_width);
+    args.read_mix = read_mix(args.mix_width);
+  }
   args.scale_log2 = what.scale * 1.44269504088896340736F;
   args.window = static_cast<int32_t>(std::min<int64_t>(what.window, INT32_MAX));
   args.not_finite = what.not_finite;

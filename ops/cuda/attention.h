@@ -80,6 +80,7 @@ struct Attention {
   float norm_eps = 0;
   int rope = 0;  ///< which of the step's tables
   RopeStyle style = RopeStyle::adjacent;
+  bool mixes = false;              ///< the cache keeps heads mixed (ops/core/head_mix.h)
   float scale = 1.0F;              ///< of q·k
   int64_t window = 0;              ///< w > 0: position p sees max(0, p - w + 1) … p; 0: all of 0 … p
   uint32_t* not_finite = nullptr;  ///< set to 1 where a value is not finite in its type; or null

@@ -35,6 +35,9 @@ struct AttentionArgs {
   float norm_eps = 0;
   int32_t rope = 0;
   RopeStyle style = RopeStyle::adjacent;
+  int32_t mix_width = 1;  ///< ops/core/head_mix.h; 1: nothing is mixed
+  float cached_mix = 1;
+  float read_mix = 1;
   bool appends = false;            ///< attention itself norms and rotates q and k, and appends k and v
   float scale_log2 = 0;            ///< of q·k, times log2(e)
   int32_t window = 0;              ///< 0: none

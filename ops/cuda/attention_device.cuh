@@ -9,6 +9,7 @@
 
 #include <cuda_fp16.h>
 
+#include "ops/core/head_mix.h"
 #include "ops/cuda/attention_args.h"
 #include "ops/cuda/dependent_launch.cuh"
 #include "ops/cuda/quantize_device.cuh"
@@ -52,6 +53,29 @@ struct WarpRow {
     for (int distance = 16; distance > 0; distance /= 2)
       most = fmaxf(most, __shfl_xor_sync(~0U, most, distance));
     return most;
+  }
+  /// Each `width` elements become their transform times `factor` (ops/core/head_mix.h).
+  __device__ void mix(int width, float factor, int lane) {
+    for (int step = 1; step < min(width, 32); step *= 2) {
+#pragma unroll
+      for (int i = 0; i < kRegs; ++i) {
+        const float other = __shfl_xor_sync(~0U, x[i], step);
+        x[i] = (lane & step) == 0 ? x[i] + other : other - x[i];
+      }
+    }
+#pragma unroll
+    for (int step = 1; step < kMixMost / 32; step *= 2) {
+      if (32 * step >= width) break;
+#pragma unroll
+      for (int i = 0; i < kRegs; ++i) {
+        if ((i & step) != 0 || i + step >= kRegs) continue;
+        const float first = x[i];
+        x[i] = first + x[i + step];
+        x[i + step] = first - x[i + step];
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < kRegs; ++i) x[i] *= factor;
   }
   /// x / sqrt(mean(x²) + eps) · weight
   __device__ void norm(const float* weight, float eps, int dim, int lane) {
@@ -286,12 +310,33 @@ struct Partial {
   }
 };
 
+/// What the cache's mixing of values left in an output, taken out: of four columns a lane, neighbours in
+/// neighbouring lanes. All lanes of the warp.
+__device__ inline float4 unmixed(const AttentionArgs& args, float4 x) {
+  const int width = args.mix_width;
+  if (width == 1) return x;  // others are multiples of 4, as heads are
+  const float4 pairs = make_float4(x.x + x.y, x.x - x.y, x.z + x.w, x.z - x.w);
+  x = make_float4(pairs.x + pairs.z, pairs.y + pairs.w, pairs.x - pairs.z, pairs.y - pairs.w);
+  const int lane = static_cast<int>(threadIdx.x % 32);
+  for (int step = 1; step < width / 4; step *= 2) {
+    const bool first = (lane & step) == 0;
+    const auto meet = [&](float mine) {
+      const float other = __shfl_xor_sync(~0U, mine, step);
+      return first ? mine + other : other - mine;
+    };
+    x = make_float4(meet(x.x), meet(x.y), meet(x.z), meet(x.w));
+  }
+  const float factor = args.read_mix;
+  return make_float4(x.x * factor, x.y * factor, x.z * factor, x.w * factor);
+}
+
 /// Four columns of a head's output. All lanes of the warp; `valid`: of a head that exists (else x is 0). kDim
 /// as Finisher's.
 template <int kDim>
 __device__ inline void write_result(const AttentionArgs& args, int64_t token, int head, int col, float4 x,
                                     bool valid) {
   if (!valid) x = make_float4(0, 0, 0, 0);
+  x = unmixed(args, x);
   report(args.not_finite,
          fabsf(x.x) < INFINITY && fabsf(x.y) < INFINITY && fabsf(x.z) < INFINITY && fabsf(x.w) < INFINITY);
   const int dim = kDim != 0 ? kDim : args.cache.head_dim;
@@ -337,26 +382,29 @@ struct HeadSource {
   const float* norm = nullptr;  // (head_dim), where it is normed
   bool norms = false;
   bool turns = false;
+  float mix = 0;  // the factor, where it is mixed
 };
 __device__ inline HeadSource query_source(const AttentionArgs& args, int64_t token, int head) {
   return {args.q + token * args.q_stride + head * args.cache.head_dim, args.q_norm,
-          args.appends && args.q_norm != nullptr, args.appends};
+          args.appends && args.q_norm != nullptr, args.appends, args.appends ? args.read_mix : 0.0F};
 }
 __device__ inline HeadSource key_source(const AttentionArgs& args, int64_t token, int kv_head) {
   return {args.k + token * args.k_stride + kv_head * args.cache.head_dim, args.k_norm, args.k_norm != nullptr,
-          true};
+          true, args.cached_mix};
 }
 __device__ inline HeadSource value_source(const AttentionArgs& args, int64_t token, int kv_head) {
-  return {args.v + token * args.v_stride + kv_head * args.cache.head_dim, args.k_norm, false, false};
+  return {args.v + token * args.v_stride + kv_head * args.cache.head_dim, args.k_norm, false, false,
+          args.cached_mix};
 }
 
-/// Norm and rotation of what was loaded. row: (dim) of shared memory, the warp's own
+/// Norm, rotation and mixing of what was loaded. row: (dim) of shared memory, the warp's own
 template <int kRegs>
 __device__ inline void change_head(const AttentionArgs& args, const HeadSource& source,
                                    const WarpRotation<kRegs>& rotation, float* row, int dim, int lane,
                                    WarpRow<kRegs>& head) {
   if (source.norms) head.norm(source.norm, args.norm_eps, dim, lane);
   if (source.turns) rotation.apply(head, row, dim, lane);
+  if (args.mix_width > 1 && source.mix != 0) head.mix(args.mix_width, source.mix, lane);
 }
 
 /// Everything behind a block's piece: kept, or handed to the block that finishes last.

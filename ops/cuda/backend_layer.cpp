@@ -42,6 +42,7 @@ void CudaBackend::rope_append(const AttentionWeights& weights, const AttentionSp
   layer_attention_.norm_eps = spec.norm_eps;
   layer_attention_.rope = spec.rope;
   layer_attention_.style = ropes_[static_cast<size_t>(spec.rope)].style;
+  layer_attention_.mixes = is_coded(cache_->type());
   layer_attention_.scale = spec.scale;
   layer_attention_.window = spec.window;
   layer_attention_.not_finite = not_finite_.data();

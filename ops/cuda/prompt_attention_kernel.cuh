@@ -313,8 +313,44 @@ struct PromptCore {
 
   // --- results
 
-  /// split: of n_splits, whose results are partial where there are several
-  __device__ void store(int split, int n_splits) const {
+  /// Takes the mixing out of the sums.
+  __device__ void unmix() {
+    constexpr int kWidth = mix_width(kDim);
+    static_assert(kWidth >= 8);
+#pragma unroll
+    for (auto& tall : acc) {
+#pragma unroll
+      for (auto& eight : tall) {
+#pragma unroll
+        for (int i = 0; i < 4; i += 2) meet(eight[i], eight[i + 1]);
+#pragma unroll
+        for (float& x : eight) {
+          meet_lane(x, lane, 1);
+          meet_lane(x, lane, 2);
+        }
+      }
+#pragma unroll
+      for (int step = 1; 8 * step < kWidth; step *= 2) {
+#pragma unroll
+        for (int n = 0; n < kDim / 8; ++n) {
+          if ((n & step) != 0) continue;
+#pragma unroll
+          for (int i = 0; i < 4; ++i) meet(tall[n][i], tall[n + step][i]);
+        }
+      }
+#pragma unroll
+      for (auto& eight : tall) {
+#pragma unroll
+        for (float& x : eight) x *= args.read_mix;
+      }
+    }
+  }
+
+  /// split: of n_splits, whose results are partial, and still mixed, where there are several
+  __device__ void store(int split, int n_splits) {
+    if constexpr (Shape::kCoded) {
+      if (n_splits == 1 && args.mix_width > 1) unmix();
+    }
     bool finite = true;
 #pragma unroll
     for (int i = 0; i < 2 * kTall; ++i) {

@@ -18,17 +18,18 @@ __global__ __launch_bounds__(kMergeThreads) void merge_kernel(const __grid_const
   if (row >= part.n_tokens * a.groups.n_heads) return;
   const int64_t of = int64_t{part.first_token} * a.groups.n_heads + row;
   const float2* sums = a.partial_sums + of * args.n_splits;
-  for (int col = 4 * lane; col < dim; col += 4 * 32) {
+  for (int begin = 0; begin < dim; begin += 4 * 32) {
+    const int col = begin + 4 * lane;
     const float* partial = a.partials + of * args.n_splits * dim + col;
     device::Partial all;
-    for (int split = 0; split < args.n_splits; ++split) {
+    for (int split = 0; split < args.n_splits && col < dim; ++split) {
       const float2 by = sums[split];
       all.merge(*reinterpret_cast<const float4*>(partial + split * dim), by.x, by.y);
     }
-    const float4 x = all.result();
+    const float4 x = device::unmixed(a, all.result());
     device::report(a.not_finite, fabsf(x.x) < INFINITY && fabsf(x.y) < INFINITY && fabsf(x.z) < INFINITY &&
                                      fabsf(x.w) < INFINITY);
-    *reinterpret_cast<float4*>(a.rows + of * dim + col) = x;
+    if (col < dim) *reinterpret_cast<float4*>(a.rows + of * dim + col) = x;
   }
 }
 

@@ -13,6 +13,18 @@ __device__ inline float exp2_fast(float x) {
   return y;
 }
 
+/// Adds and subtracts two sums: a step of the transform that takes mixing out (ops/core/head_mix.h).
+__device__ inline void meet(float& a, float& b) {
+  const float first = a;
+  a = first + b;
+  b = first - b;
+}
+/// The same for a sum of this lane and of lane ^ step.
+__device__ inline void meet_lane(float& x, int lane, int step) {
+  const float other = __shfl_xor_sync(~0U, x, step);
+  x = (lane & step) == 0 ? x + other : other - x;
+}
+
 /// Powers of two that a score may exceed the maximum by before weights are made relative to it.
 inline constexpr float kSlack = 8.0F;
 

@@ -3,7 +3,10 @@
 // tail.
 #pragma once
 
+#include <utility>
+
 #include "ops/core/fixed_point.h"
+#include "ops/core/head_mix.h"
 #include "ops/cpu/kernels/kv_blocks.h"
 #include "ops/cpu/kernels/row_kernels.h"
 #include "ops/cpu/kernels/vector_math.h"
@@ -184,15 +187,36 @@ struct RowImpl {
   static void exp_minus(float* x, int64_t n, float max) {
     map(x, n, x, [&](F a) { return exp(a - F::broadcast(max)); });
   }
+
+  /// Each pass adds and subtracts neighbours, and moves a bit of the index from the bottom to the top: after
+  /// as many as there are bits all have met, and stand where they stood. The compiler finds the shuffles.
+  static void mix(float* x, int64_t n, int width, float factor) {
+    float piece[kMixMost];
+    for (int64_t begin = 0; begin < n; begin += width) {
+      float* from = x + begin;
+      float* to = piece;
+      const int half = width / 2;
+      for (int step = 1; step < width; step *= 2) {
+        for (int i = 0; i < half; ++i) {
+          const float a = from[2 * i];
+          const float b = from[2 * i + 1];
+          to[i] = a + b;
+          to[i + half] = a - b;
+        }
+        std::swap(from, to);
+      }
+      for (int i = 0; i < width; ++i) x[begin + i] = from[i] * factor;
+    }
+  }
 };
 
 template <class Tag>
 const RowKernels& row_kernels_of() {
   using Impl = RowImpl<Tag>;
   static constexpr RowKernels kTable = {
-      Impl::all_finite, Impl::to_f16,        to_q8_0<Tag>, to_q4_0<Tag>,     Impl::rms_norm,
-      Impl::add_slots,  Impl::reduce_floats, Impl::rope,   Impl::swiglu,     Impl::geglu,
-      Impl::scale,      Impl::soft_cap,      Impl::add,    Impl::add_scaled, Impl::exp_minus};
+      Impl::all_finite,    Impl::to_f16,     to_q8_0<Tag>,    to_q4_0<Tag>, Impl::rms_norm, Impl::add_slots,
+      Impl::reduce_floats, Impl::rope,       Impl::swiglu,    Impl::geglu,  Impl::scale,    Impl::soft_cap,
+      Impl::add,           Impl::add_scaled, Impl::exp_minus, Impl::mix};
   return kTable;
 }
 

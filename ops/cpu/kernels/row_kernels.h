@@ -31,7 +31,8 @@ struct RowKernels {
   void (*soft_cap)(float* x, int64_t n, float cap);
   void (*add)(float* x, const float* bias, int64_t n);
   void (*add_scaled)(float* out, const float* x, int64_t n, float factor);
-  void (*exp_minus)(float* x, int64_t n, float max);  ///< x[i] = e^(x[i] - max)
+  void (*exp_minus)(float* x, int64_t n, float max);          ///< x[i] = e^(x[i] - max)
+  void (*mix)(float* x, int64_t n, int width, float factor);  ///< mix_heads(); width: 1 to 128
 };
 
 struct SamplingKernels {

@@ -2,9 +2,11 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <bit>
 #include <functional>
 
 #include "ops/core/fixed_point.h"
+#include "ops/core/head_mix.h"
 #include "ops/cpu/elementwise.h"
 #include "ops/cpu/norm.h"
 #include "ops/cpu/rope.h"
@@ -306,6 +308,51 @@ TEST(SmallRows, ScaleAddAndAddScaled) {
     return y;
   });
   for (size_t i = 0; i < 37; ++i) EXPECT_EQ(out[i], std::fma(b[i], 0.3F, x[i] * 25.3F + b[i]));
+}
+
+TEST(MixHeads, IsTheTransformOfEachRun) {
+  for (int width = 1; width <= kMixMost; width *= 2) {
+    const auto n = static_cast<size_t>(3 * width);
+    const std::vector<float> x = Random(16).normals(n);
+    const std::vector<float> out = on_every_isa([&](Isa isa) {
+      std::vector<float> y = x;
+      mix_heads(y.data(), 3 * width, width, 0.25F, isa);
+      return y;
+    });
+    std::vector<double> truth(n);
+    for (size_t i = 0; i < n; ++i) {
+      const size_t run = i / static_cast<size_t>(width) * static_cast<size_t>(width);
+      for (size_t k = 0; k < static_cast<size_t>(width); ++k) {
+        const bool minus = std::popcount((i - run) & k) % 2 != 0;
+        truth[i] += (minus ? -0.25 : 0.25) * static_cast<double>(x[run + k]);
+      }
+    }
+    EXPECT_LT(nmse(out, truth), kTolerance) << width;
+  }
+}
+
+TEST(MixHeads, ScoresStayAndOutputsComeBack) {
+  for (const size_t dim : {64, 80, 96, 112, 128, 192, 256}) {
+    const auto n = static_cast<int64_t>(dim);
+    const int width = mix_width(n);
+    EXPECT_EQ(cached_mix(width) * read_mix(width) * static_cast<float>(width), 1.0F);
+    EXPECT_LE(cached_mix(width) * static_cast<float>(width), 8.0F);  // what a key can grow by
+    std::vector<float> q = Random(17).normals(dim);
+    const std::vector<float> k = Random(18).normals(dim);
+    std::vector<float> mixed = k;
+    const auto score = [&](const std::vector<float>& key) {
+      double sum = 0;
+      for (size_t i = 0; i < dim; ++i) sum += static_cast<double>(q[i]) * static_cast<double>(key[i]);
+      return sum;
+    };
+    const double truth = score(k);
+    mix_heads(mixed.data(), n, width, cached_mix(width));
+    mix_heads(q.data(), n, width, read_mix(width));
+    EXPECT_NEAR(score(mixed), truth, 1e-4);
+    EXPECT_GT(std::fabs(score(k) - truth), 1e-2);  // a key that isn't mixed
+    mix_heads(mixed.data(), n, width, read_mix(width));
+    EXPECT_LT(nmse(mixed, as_doubles(k)), kTolerance);
+  }
 }
 
 TEST(Softmax, MatchesTheTruth) {

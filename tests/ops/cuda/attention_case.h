@@ -4,11 +4,13 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <numeric>
 #include <random>
 
 #include "ops/core/half.h"
+#include "ops/core/head_mix.h"
 #include "ops/cuda/attention.h"
 #include "ops/ref/attention.h"
 #include "ops/ref/rows.h"
@@ -47,6 +49,7 @@ struct Case {
   int64_t max_positions = 32768;
   int shared_bytes = 0;  ///< of a block; 0: what the device has
   bool fixed_cuts = false;
+  bool mixes = false;  ///< the cache keeps heads mixed
 
   int32_t n_kv() const { return kv_of_head.empty() ? 0 : kv_of_head.back() + 1; }
   int64_t n_heads() const { return static_cast<int64_t>(kv_of_head.size()); }
@@ -165,6 +168,22 @@ inline std::vector<double> turned(const Case& c, std::vector<double> head, const
   return ref::rope(head, position, frequencies(c.rotated()), 1.0, c.style == RopeStyle::halves);
 }
 
+/// The Walsh-Hadamard transform of each mix_width() elements, times `factor`; as it is where nothing is
+/// mixed.
+inline std::vector<double> mixed(const Case& c, const std::vector<double>& head, double factor) {
+  if (!c.mixes) return head;
+  const auto width = static_cast<size_t>(mix_width(c.head_dim));
+  std::vector<double> out(head.size());
+  for (size_t i = 0; i < head.size(); ++i) {
+    const size_t run = i / width * width;
+    for (size_t k = 0; k < width; ++k) {
+      const bool minus = std::popcount((i - run) & k) % 2 != 0;
+      out[i] += (minus ? -factor : factor) * head[run + k];
+    }
+  }
+  return out;
+}
+
 inline void deal_pages(const Case& c, Host& host) {
   int32_t longest = 0;
   for (const Part& part : c.parts) longest = std::max(longest, part.first + part.n);
@@ -215,9 +234,10 @@ inline void make_head(const Case& c, const KvView& view, Host& host, size_t s, i
     const int slot = p % kPageTokens;
     auto key = slice(row_of(kKey, id, p, c.n_kv() * c.head_dim, c.k_size), kv, c.head_dim);
     if (!old) key = turned(c, key, host.k_norm, p);
-    key = rounded(key, c.type, old ? view.keys(page, kv) : nullptr, slot);
-    const auto value = rounded(slice(row_of(kValue, id, p, c.n_kv() * c.head_dim, c.v_size), kv, c.head_dim),
-                               c.type, old ? view.values(page, kv) : nullptr, slot);
+    const double cached = cached_mix(mix_width(c.head_dim));
+    key = rounded(mixed(c, key, cached), c.type, old ? view.keys(page, kv) : nullptr, slot);
+    const auto plain = slice(row_of(kValue, id, p, c.n_kv() * c.head_dim, c.v_size), kv, c.head_dim);
+    const auto value = rounded(mixed(c, plain, cached), c.type, old ? view.values(page, kv) : nullptr, slot);
     keys.insert(keys.end(), key.begin(), key.end());
     values.insert(values.end(), value.begin(), value.end());
     if (old) continue;
@@ -230,9 +250,11 @@ inline void make_head(const Case& c, const KvView& view, Host& host, size_t s, i
     const std::vector<float> q = row_of(kQuery, id, p, c.n_heads() * c.head_dim, c.q_size);
     for (int64_t h = 0; h < c.n_heads(); ++h) {
       if (c.kv_of_head[static_cast<size_t>(h)] != kv) continue;
-      const auto head = turned(c, slice(q, h, c.head_dim), host.q_norm, p);
-      const auto out = ref::attend({head, keys, values, c.head_dim, c.head_dim}, p, c.window,
-                                   1.0 / std::sqrt(c.head_dim), 0.0);
+      const double read = read_mix(mix_width(c.head_dim));
+      const auto head = mixed(c, turned(c, slice(q, h, c.head_dim), host.q_norm, p), read);
+      const auto sums = ref::attend({head, keys, values, c.head_dim, c.head_dim}, p, c.window,
+                                    1.0 / std::sqrt(c.head_dim), 0.0);
+      const auto out = mixed(c, sums, read);
       std::copy(out.begin(), out.end(), host.truth.begin() + (token * c.n_heads() + h) * c.head_dim);
     }
   }
@@ -304,6 +326,7 @@ class DeviceRun {
     what_.norm_eps = static_cast<float>(kEps);
     what_.rope = 1;
     what_.style = c.style;
+    what_.mixes = c.mixes;
     what_.scale = 1.0F / std::sqrt(static_cast<float>(c.head_dim));
     what_.window = c.window;
     what_.not_finite = flag_.data();

@@ -24,7 +24,8 @@ double tolerance(const Case& c) {
 std::string name_of(const Case& c) {
   std::string text = "head " + std::to_string(c.head_dim) + " heads " + std::to_string(c.n_heads()) + "/" +
                      std::to_string(c.n_kv()) + " type " + std::to_string(static_cast<int>(c.type)) +
-                     " window " + std::to_string(c.window) + (c.together ? " together" : " apart") + " parts";
+                     " window " + std::to_string(c.window) + (c.together ? " together" : " apart") +
+                     (c.mixes ? " mixed" : "") + " parts";
   for (const Part& p : c.parts) text += " " + std::to_string(p.first) + "+" + std::to_string(p.n);
   return text;
 }
@@ -234,6 +235,29 @@ TEST_F(CudaAttention, ScoresFarApart) {
       expect_right(c);
     }
   }
+}
+
+TEST_F(CudaAttention, MixedHeads) {
+  for (const CudaKvType type : kCodes) {
+    for (const int32_t dim : {20, 48, 64, 80, 96, 128, 192, 256}) {
+      for (const bool together : {true, false}) {
+        Case c;
+        c.head_dim = dim;
+        c.type = type;
+        c.kv_of_head = kUneven;
+        c.parts = {{70, 1}, {0, 1}, {1000, 1}};
+        c.together = together;
+        c.mixes = true;
+        expect_right(c);
+      }
+    }
+  }
+  Case c;
+  c.type = CudaKvType::q8_0;
+  c.mixes = true;
+  const Host host = make_host(c);
+  c.mixes = false;  // reads a mixed cache as if it weren't
+  EXPECT_GT(nmse(run(c, host).out, host.truth), 1e-3);
 }
 
 TEST_F(CudaAttention, CodesWhoseValuesAreNoHalves) {

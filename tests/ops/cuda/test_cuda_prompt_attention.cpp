@@ -87,6 +87,8 @@ TEST_F(CudaPromptAttention, EveryHeadSizeAndCacheType) {
         Case c = prompt(parts, dim, type);
         c.kv_of_head = kUneven;
         expect_right(c);
+        c.mixes = is_coded(type);
+        if (c.mixes) expect_right(c);
       }
     }
   }
@@ -151,6 +153,8 @@ TEST_F(CudaPromptAttention, FewTokensDeepInAContext) {
         c.kv_of_head = groups(2, 3);
         c.window = window;
         expect_right(c);
+        c.mixes = is_coded(type);  // and whose sums are merged
+        if (c.mixes) expect_right(c);
         c.fixed_cuts = true;
         expect_right(c);
       }
