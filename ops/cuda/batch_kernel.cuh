@@ -346,7 +346,7 @@ __global__ __launch_bounds__(32 * Shape::kWarps,
   const BatchRange segments(args);
   const BatchPlace<kTiles, kWarps> place(args, static_cast<int>(blockIdx.x),
                                          static_cast<int>(threadIdx.x / 32));
-  const auto shared = static_cast<uint32_t>(__cvta_generic_to_shared(staged));
+  const auto shared = shared_address(staged);
   const auto stage_of = [&](int segment) { return (segment - segments.begin) % kStages * kStageBytes; };
   const auto stage = [&](int segment) {
     if (segment < segments.end) stage_tokens<kTokenTiles, kWarps>(args, segment, shared + stage_of(segment));

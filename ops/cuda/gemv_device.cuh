@@ -136,10 +136,14 @@ struct LaneInput {
   }
 };
 
+/// Of a segment's activations in bytes.
+template <bool kWide>
+inline constexpr int kCodeRecord = kWide ? ActLayout::kQ15Bytes : ActLayout::kQ8Bytes;
+
 template <class F, bool kWide>
 constexpr int record_bytes() {
   if constexpr (FloatFormat<F>) return ActLayout::kF32Bytes;
-  return kWide ? ActLayout::kQ15Bytes : ActLayout::kQ8Bytes;
+  return kCodeRecord<kWide>;
 }
 
 /// The first record of each token; those beyond the last are the last's again.

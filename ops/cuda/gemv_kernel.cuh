@@ -3,12 +3,12 @@
 // Thread map: a persistent grid; block b of G takes the bundles b, b + G, … (a bundle: kRows tiles of 8 rows,
 // which share their activations), so that the whole grid reads a window that moves through the matrix. Gate
 // and up whose rows are quantised in groups of 32 go by runs of as many; where these don't come out even,
-// two blocks of a cluster share each run (BlockShare). A row's bits don't depend on grid, neighbours or
-// timing. There are two ways through a block's units (a unit: a segment of a bundle); both have the next
-// ones' weights in flight while they work on one:
+// two blocks of a cluster share each run (BlockShare, gemv_sums.cuh). A row's bits don't depend on grid,
+// neighbours or timing. There are two ways through a block's units (a unit: a segment of a bundle); both have
+// the next ones' weights in flight while they work on one:
 // - In chunks, of one token, and where weights are floats: a bundle's segments are cut into chunks of kUnits;
-// warp w takes the block's
-//   chunks w, w + kWarps, … A chunk's sums go to shared memory and are added in chunk order at the end.
+//   warp w takes the block's chunks w, w + kWarps, … A chunk's sums go to shared memory and are added in
+//   chunk order at the end.
 // - In rounds (Walk), of more: a warp stays with a segment for all bundles, and holds its activations in
 //   registers (gemv_tokens.cuh). Where its units lie it writes down before it begins: a quarter of the loop's
 //   instructions otherwise. Its sums are added in shared memory, segment by segment.
@@ -31,11 +31,9 @@
 
 #include <type_traits>
 
-#include "ops/cuda/cluster.cuh"
+#include "ops/cuda/gemv_sums.cuh"
 #include "ops/cuda/gemv_tokens.cuh"
 #include "ops/cuda/gemv_walk.h"
-#include "ops/cuda/peer_device.cuh"
-#include "ops/cuda/quantize_device.cuh"
 
 namespace tandem::cuda {
 
@@ -54,38 +52,6 @@ struct GemvShape {
 };
 
 namespace device {
-
-/// Which of the bundles a block has: b, b + G, …, counted in bundles or runs of pairs.
-struct BlockShare {
-  int block;     ///< b
-  int n_blocks;  ///< G
-  int half = 0;  ///< which of a cluster's two blocks this is, that share runs
-
-  /// Block `block` of `n_blocks` that work on `args`.
-  __device__ BlockShare(const GemvArgs& args, int block, int n_blocks)
-      : block(block / args.n_halves), n_blocks(n_blocks / args.n_halves) {
-    if (args.n_halves == 2) half = static_cast<int>(cluster_rank());
-  }
-  __device__ int n_local(const GemvArgs& args) const {
-    return (args.n_bundles - block + n_blocks - 1) / n_blocks;
-  }
-  /// Bundles of all of them; gate and up are two.
-  __device__ int n_bundles(const GemvArgs& args) const {
-    if (args.epilogue == Epilogue::none) return n_local(args);
-    return n_local(args) * (args.n_halves == 2 ? 2 : 2 * args.run);
-  }
-  /// The block's bundle number `local`, of all; of pairs gate's and up's in turns.
-  __device__ int bundle(const GemvArgs& args, int local) const {
-    if (args.epilogue == Epilogue::none) return block + local * n_blocks;
-    return 2 * pair(args, local >> 1) + (local & 1);
-  }
-
- private:
-  __device__ int pair(const GemvArgs& args, int local) const {
-    if (args.n_halves == 2) return 2 * (block + local * n_blocks) + half;
-    return args.run == 1 ? block + local * n_blocks : 2 * (block + (local >> 1) * n_blocks) + (local & 1);
-  }
-};
 
 /// A chunk's weights in flight.
 template <class F, class Shape>
@@ -194,7 +160,7 @@ class UnitsInFlight<F, kRows, 0> {
     if (at >= n_) return;
     constexpr int kPieces = TileLayout<F>::kUnitBytes / 16;
     const std::byte* unit = list_[at].unit;
-    const auto to = static_cast<uint32_t>(__cvta_generic_to_shared(shared_));
+    const auto to = shared_address(shared_);
 #pragma unroll
     for (int i = 0; i < kRows * kPieces; i += 32) {
       if (i + 32 > kRows * kPieces && i + lane_ >= kRows * kPieces) break;
@@ -229,198 +195,10 @@ __device__ inline int ask_lane() {
   return lane;
 }
 
-/// Where a bundle's sums lie in a slot, (kRows × 8 rows) × kTokens floats: as the lanes that store them do.
-template <int kRows, int kTokens>
-struct SlotLayout {
-  static constexpr int kSums = kRows * kTokens;        ///< a lane's, of the quad's four that have a row's
-  static constexpr bool kShared = kSums % kQuad == 0;  ///< whether each lane of a quad stores some of them
-  static constexpr int kSize = kSums * kTileRows;
-
-  /// Of a quad's lane's i-th sum that it stores, all of a row's sums counted tile by tile.
-  __device__ static int sum_of(int i, int quarter) {
-    return i + quarter % 2 * (kSums / 2) + quarter / 2 * (kSums / 4);
-  }
-  __device__ static int place(int token, int row) {
-    if constexpr (kShared) {
-      const int sum = row / kTileRows * kTokens + token;
-      const int quarter = sum / (kSums / 2) + sum % (kSums / 2) / (kSums / 4) * 2;
-      return sum % (kSums / 4) * 32 + row % kTileRows * kQuad + quarter;
-    } else {
-      return token * (kRows * kTileRows) + row;
-    }
-  }
-  __device__ static int token_of(int place) {
-    if constexpr (kShared) return sum_of(place / 32, place % kQuad) % kTokens;
-    return place / (kRows * kTileRows);
-  }
-  __device__ static int row_of(int place) {
-    if constexpr (kShared)
-      return sum_of(place / 32, place % kQuad) / kTokens * kTileRows + place % 32 / kQuad;
-    return place % (kRows * kTileRows);
-  }
-};
-
-/// Stores a warp's sums of a chunk, added up over quads, to a slot; `add`: to what is there.
-template <int kRows, int kTokens>
-__device__ inline void store_slot(const float (&acc)[kRows][kTokens], float* slot, int lane,
-                                  bool add = false) {
-  using Layout = SlotLayout<kRows, kTokens>;
-  if constexpr (Layout::kShared) {
-    // lanes hand each other half of what they hold, twice: in the same order as one value at a time
-    constexpr int kSums = Layout::kSums;
-    float half[kSums / 2];
-    const bool upper = lane % 2 != 0;
-#pragma unroll
-    for (int i = 0; i < kSums / 2; ++i) {
-      const float low = acc[i / kTokens][i % kTokens];
-      const float high = acc[(i + kSums / 2) / kTokens][(i + kSums / 2) % kTokens];
-      half[i] = (upper ? high : low) + __shfl_xor_sync(~0U, upper ? low : high, 1);
-    }
-    const bool outer = lane % kQuad >= 2;
-#pragma unroll
-    for (int i = 0; i < kSums / 4; ++i) {
-      const float sum = (outer ? half[i + kSums / 4] : half[i]) +
-                        __shfl_xor_sync(~0U, outer ? half[i] : half[i + kSums / 4], 2);
-      float& to = slot[i * 32 + lane];
-      to = add ? to + sum : sum;
-    }
-  } else {
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-#pragma unroll
-      for (int t = 0; t < kTokens; ++t) {
-        float sum = acc[r][t];
-        sum += __shfl_xor_sync(~0U, sum, 1);
-        sum += __shfl_xor_sync(~0U, sum, 2);
-        if (lane % kQuad == 0) {
-          float& to = slot[Layout::place(t, r * kTileRows + lane / kQuad)];
-          to = add ? to + sum : sum;
-        }
-      }
-    }
-  }
-}
-
-/// Adds each row's chunks in order, applies the epilogue and writes the outputs. All threads, after a
-/// barrier.
-template <class Shape, int kTokens>
-__device__ inline void finish(const GemvArgs& args, const float* slots, const BlockShare& share) {
-  using Layout = SlotLayout<Shape::kRows, kTokens>;
-  constexpr int kSlot = Layout::kSize;
-  const PeerSender peers(args.peers);
-  const bool pair = args.epilogue != Epilogue::none;
-  const auto sum_of = [&](int local, int rest) {
-    float sum = 0;
-    const float* slot = slots + local * args.n_chunks * kSlot + rest;
-#pragma unroll 4
-    for (int c = 0; c < args.n_chunks; ++c) sum += slot[c * kSlot];
-    return sum;
-  };
-  const int n = share.n_local(args) * kSlot;
-  for (int i = static_cast<int>(threadIdx.x); i < n; i += Shape::kThreads) {
-    const int local = i / kSlot;
-    const int rest = i % kSlot;
-    const int token = Layout::token_of(rest);
-    BundlePlace place{0, share.block + local * share.n_blocks};
-    float value;
-    if (pair) {
-      value = activate(args.epilogue, sum_of(2 * local, rest)) * sum_of(2 * local + 1, rest);
-    } else {
-      value = sum_of(local, rest);
-      place = place_of(args, place.bundle, false);
-    }
-    const GemvPart& part = args.parts[place.part];
-    const int row = place.bundle * Shape::kBundleRows + Layout::row_of(rest);
-    if (row >= part.n_rows || token >= args.n_tokens) continue;
-    if (part.bias != nullptr) value += part.bias[row];
-    if (args.factor != nullptr) value *= *args.factor;
-    if (peers.n_ranks() != 0) {
-      peers.send(args.peer_token + token, row, part.out_stride, value);
-      continue;
-    }
-    float& out = part.out[token * part.out_stride + row];
-    out = args.accumulate ? out + value : value;
-  }
-}
-
-/// As finish(), for gate and up whose outputs are quantised: a warp a run of 32 rows and token, a lane a row.
-/// Two blocks of a cluster that share runs, 16 rows each, hand each other their rows of every other run.
-/// staged: ((n_runs + 1) / 2, kTokens, 32) of them. All threads, after a barrier.
-template <class Shape, int kTokens>
-__device__ inline void finish_records(const GemvArgs& args, const float* slots, const BlockShare& share,
-                                      float* staged) {
-  using Layout = SlotLayout<Shape::kRows, kTokens>;
-  const int lane = static_cast<int>(threadIdx.x % 32);
-  const int n_runs = share.n_local(args);
-  const bool shared = args.n_halves == 2;
-  // of a row of the block's pair
-  const auto value_of = [&](int pair, int token, int row) {
-    const int gate_slot = 2 * pair * args.n_chunks * Layout::kSize + Layout::place(token, row);
-    const int up_slot = gate_slot + args.n_chunks * Layout::kSize;
-    float gate = 0;
-    float up = 0;
-#pragma unroll 4
-    for (int c = 0; c < args.n_chunks; ++c) {
-      gate += slots[gate_slot + c * Layout::kSize];
-      up += slots[up_slot + c * Layout::kSize];
-    }
-    const float value = activate(args.epilogue, gate) * up;
-    return args.factor != nullptr ? value * *args.factor : value;
-  };
-  if (shared) {
-    cluster_wait();  // the other block has begun
-    for (int i = static_cast<int>(threadIdx.x); i < n_runs * kTokens * 16; i += Shape::kThreads) {
-      const int run = i / (kTokens * 16);
-      const int token = i / 16 % kTokens;
-      const float value = value_of(run, token, i % 16);
-      float* to = staged + (run / 2 * kTokens + token) * 32 + share.half * 16 + i % 16;
-      if (run % 2 == share.half) {
-        *to = value;
-      } else {
-        store_in_block(to, 1U - static_cast<uint32_t>(share.half), value);
-      }
-    }
-    cluster_arrive();
-    cluster_wait();
-  }
-  for (int i = static_cast<int>(threadIdx.x / 32); i < n_runs * args.n_tokens; i += Shape::kWarps) {
-    const int run = i / args.n_tokens;
-    const int token = i - run * args.n_tokens;
-    if (shared && run % 2 != share.half) continue;
-    const float value =
-        shared ? staged[(run / 2 * kTokens + token) * 32 + lane]
-               : value_of(run * args.run + lane / Shape::kBundleRows, token, lane % Shape::kBundleRows);
-    if (!(fabsf(value) < INFINITY) && args.not_finite != nullptr) *args.not_finite = 1;
-    const int col = args.record_lead + 32 * (share.block + run * share.n_blocks);
-    std::byte* row = args.records + token * args.record_token_bytes;
-    if (args.record_wide) {
-      store_row_group<ActForm::q15>(value, row + col / kSegmentCols * ActLayout::kQ15Bytes,
-                                    col % kSegmentCols / 32, lane);
-    } else {
-      store_row_group<ActForm::q8>(value, row + col / kSegmentCols * ActLayout::kQ8Bytes,
-                                   col % kSegmentCols / 32, lane);
-    }
-  }
-}
-
 /// The block's dynamic shared memory.
 __device__ inline float* block_memory() {
   extern __shared__ float4 memory[];
   return reinterpret_cast<float*>(memory);
-}
-
-/// Epilogue and outputs of all the block's sums. staged: shared memory behind what the block uses of it.
-template <class F, class Shape, int kTokens>
-__device__ inline void finish_all(const GemvArgs& args, const float* slots, const BlockShare& share,
-                                  float* staged) {
-  __syncthreads();
-  if constexpr (QuantFormat<F> && Shape::kBundleRows == 16) {
-    if (args.records != nullptr) {
-      finish_records<Shape, kTokens>(args, slots, share, staged);
-      return;
-    }
-  }
-  finish<Shape, kTokens>(args, slots, share);
 }
 
 /// The body of a kernel in rounds.

@@ -29,7 +29,7 @@ __device__ inline bool is_own_quarter(int lane) {
 template <int kTokens, bool kWide>
 class HeldTokens {
  public:
-  static constexpr int kRecord = kWide ? ActLayout::kQ15Bytes : ActLayout::kQ8Bytes;
+  static constexpr int kRecord = kCodeRecord<kWide>;
   static constexpr int kBuffer = kTokens * kRecord;
   static constexpr int kBytes = 2 * kBuffer;  ///< shared memory of a warp
 
@@ -38,7 +38,7 @@ class HeldTokens {
   /// Starts to bring a segment's, which take() makes the warp's current ones. The others' are no longer read.
   __device__ void bring(const GemvArgs& args, int segment) {
     constexpr int kPieces = kRecord / 16;
-    const auto to = static_cast<uint32_t>(__cvta_generic_to_shared(shared_ + (kBuffer - current_)));
+    const auto to = shared_address(shared_ + (kBuffer - current_));
 #pragma unroll
     for (int i = 0; i < kTokens * kPieces; i += 32) {
       if (kTokens * kPieces % 32 != 0 && i + lane_ >= kTokens * kPieces) break;
@@ -162,7 +162,7 @@ class ReadTokens {
     args_ = &args;
     next_ = segment;
   }
-  __device__ void take() { offset_ = next_ * (kWide ? ActLayout::kQ15Bytes : ActLayout::kQ8Bytes); }
+  __device__ void take() { offset_ = next_ * kCodeRecord<kWide>; }
 
   const GemvArgs* args_ = nullptr;
   int next_ = 0;

@@ -104,17 +104,17 @@ struct PromptCore {
         const auto row = static_cast<int>(i / Shape::kWords);
         const uint32_t at = to + row * kStride + i % Shape::kWords * 16;
         const int64_t from = slot * 2 * kDim + i * 16;
-        copy_async(at, keys + from, is_seen(base + row));
-        copy_async(at + Shape::kPlane, values + from, is_seen(base + row));
+        copy_ahead(at, keys + from, is_seen(base + row));
+        copy_ahead(at + Shape::kPlane, values + from, is_seen(base + row));
       }
     }
   }
   __device__ void ask_codes(uint32_t to, const std::byte* plane, int slot) const {
     for (int i = static_cast<int>(threadIdx.x); i < Shape::kCodes / 16; i += kThreads)
-      copy_async(to + 16 * i, plane + slot * Shape::kRowBytes + 16 * i, true);
+      copy_ahead(to + 16 * i, plane + slot * Shape::kRowBytes + 16 * i, true);
     const std::byte* scales = plane + kPageTokens * Shape::kRowBytes + slot * Shape::kGroups * 2;
     for (int i = static_cast<int>(threadIdx.x); i < Shape::kScales / 16; i += kThreads)
-      copy_async(to + Shape::kCodes + 16 * i, scales + 16 * i, true);
+      copy_ahead(to + Shape::kCodes + 16 * i, scales + 16 * i, true);
   }
 
   /// The copied codes as halves, kShrink times smaller where asked for. Was a scale too large for that?
@@ -315,8 +315,6 @@ struct PromptCore {
 
   /// Takes the mixing out of the sums.
   __device__ void unmix() {
-    constexpr int kWidth = mix_width(kDim);
-    static_assert(kWidth >= 8);
 #pragma unroll
     for (auto& tall : acc) {
 #pragma unroll
@@ -329,20 +327,7 @@ struct PromptCore {
           meet_lane(x, lane, 2);
         }
       }
-#pragma unroll
-      for (int step = 1; 8 * step < kWidth; step *= 2) {
-#pragma unroll
-        for (int n = 0; n < kDim / 8; ++n) {
-          if ((n & step) != 0) continue;
-#pragma unroll
-          for (int i = 0; i < 4; ++i) meet(tall[n][i], tall[n + step][i]);
-        }
-      }
-#pragma unroll
-      for (auto& eight : tall) {
-#pragma unroll
-        for (float& x : eight) x *= args.read_mix;
-      }
+      unmix_eights<kDim>(tall, args.read_mix);
     }
   }
 

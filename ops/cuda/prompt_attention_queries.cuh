@@ -13,16 +13,26 @@ __device__ inline float exp2_fast(float x) {
   return y;
 }
 
-/// Adds and subtracts two sums: a step of the transform that takes mixing out (ops/core/head_mix.h).
-__device__ inline void meet(float& a, float& b) {
-  const float first = a;
-  a = first + b;
-  b = first - b;
-}
-/// The same for a sum of this lane and of lane ^ step.
-__device__ inline void meet_lane(float& x, int lane, int step) {
-  const float other = __shfl_xor_sync(~0U, x, step);
-  x = (lane & step) == 0 ? x + other : other - x;
+/// Takes the mixing out of the lane's sums of a row: the steps between groups of eight columns, and the
+/// factor. Those within eight are behind it.
+template <int kDim, int kSums>
+__device__ inline void unmix_eights(float (&sums)[kDim / 8][kSums], float factor) {
+  constexpr int kWidth = mix_width(kDim);
+  static_assert(kWidth >= 8);
+#pragma unroll
+  for (int step = 1; 8 * step < kWidth; step *= 2) {
+#pragma unroll
+    for (int n = 0; n < kDim / 8; ++n) {
+      if ((n & step) != 0) continue;
+#pragma unroll
+      for (int i = 0; i < kSums; ++i) meet(sums[n][i], sums[n + step][i]);
+    }
+  }
+#pragma unroll
+  for (auto& eight : sums) {
+#pragma unroll
+    for (float& x : eight) x *= factor;
+  }
 }
 
 /// Powers of two that a score may exceed the maximum by before weights are made relative to it.

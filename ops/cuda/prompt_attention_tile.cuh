@@ -1,28 +1,12 @@
-// How prompt attention is cut, and the instructions it is made of: asynchronous copies to shared memory,
-// matrices from there to registers, int8 codes to halves. See prompt_attention_kernel.cuh.
+// How prompt attention is cut, and the instructions it is made of: matrices from shared memory to registers,
+// int8 codes to halves. See prompt_attention_kernel.cuh.
 #pragma once
 
+#include "ops/cuda/async_copy.cuh"
 #include "ops/cuda/attention_mma_codes.cuh"
 #include "ops/cuda/prompt_attention_queries.cuh"
 
 namespace tandem::cuda::device {
-
-__device__ inline uint32_t shared_address(const void* p) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(p));
-}
-
-/// 16 bytes; zeros where not `real`.
-__device__ inline void copy_async(uint32_t to, const std::byte* from, bool real) {
-#if __CUDA_ARCH__ >= 800
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(real ? 16 : 0)
-               : "memory");
-#endif
-}
-__device__ inline void await_copies() {
-#if __CUDA_ARCH__ >= 800
-  asm volatile("cp.async.wait_all;" ::: "memory");
-#endif
-}
 
 /// Four 8 × 8 matrices of halves; lane l gives the address of row l % 8 of matrix l / 8, and gets two
 /// neighbours of row l / 4 of each.

@@ -301,8 +301,6 @@ struct VoltaCore {
 
   /// Takes the mixing out of the sums.
   __device__ void unmix() {
-    constexpr int kWidth = mix_width(kDim);
-    static_assert(kWidth >= 8);
 #pragma unroll
     for (auto& eight : acc) {
 #pragma unroll
@@ -312,20 +310,7 @@ struct VoltaCore {
 #pragma unroll
       for (int j = 0; j < 4; ++j) meet(eight[j], eight[j + 4]);
     }
-#pragma unroll
-    for (int step = 1; 8 * step < kWidth; step *= 2) {
-#pragma unroll
-      for (int n = 0; n < kDim / 8; ++n) {
-        if ((n & step) != 0) continue;
-#pragma unroll
-        for (int j = 0; j < 8; ++j) meet(acc[n][j], acc[n + step][j]);
-      }
-    }
-#pragma unroll
-    for (auto& eight : acc) {
-#pragma unroll
-      for (float& x : eight) x *= args.read_mix;
-    }
+    unmix_eights<kDim>(acc, args.read_mix);
   }
 
   /// split: of n_splits, whose results are partial, and still mixed, where there are several

@@ -371,7 +371,7 @@ __global__ __launch_bounds__(WarpgroupShape<F>::kThreads,
                                      // kPanelTokenBytes), (kTiles, kUnitBytes)
   __shared__ uint64_t full[Shape::kStages];
   __shared__ uint64_t empty[Shape::kStages];
-  const auto shared = static_cast<uint32_t>(__cvta_generic_to_shared(staged));
+  const auto shared = shared_address(staged);
   const uint32_t stages = (shared + 1023) / 1024 * 1024;
   let_next_start();
   if (threadIdx.x == 0) {

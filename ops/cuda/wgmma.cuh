@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "ops/cuda/async_copy.cuh"
+
 namespace tandem::cuda::device {
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
@@ -64,9 +66,6 @@ __device__ inline uint64_t token_operand(uint32_t shared) {
 
 // Barriers in shared memory (mbarrier): a phase ends when so many threads have arrived and all expected bytes
 // have come.
-__device__ inline uint32_t shared_address(const void* p) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(p));
-}
 __device__ inline void make_barrier(uint64_t* barrier, int n_arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(n_arrivals)
                : "memory");

@@ -1,6 +1,7 @@
 #include "ops/ref/rows.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <numbers>
 
@@ -27,6 +28,18 @@ std::vector<double> rope(std::span<const double> head, int64_t position,
     const size_t second = halves ? i + n : 2 * i + 1;
     out[first] = magnitude * (head[first] * std::cos(angle) - head[second] * std::sin(angle));
     out[second] = magnitude * (head[first] * std::sin(angle) + head[second] * std::cos(angle));
+  }
+  return out;
+}
+
+std::vector<double> walsh_hadamard(std::span<const double> x, size_t width, double factor) {
+  std::vector<double> out(x.size());
+  for (size_t i = 0; i < x.size(); ++i) {
+    const size_t run = i / width * width;
+    for (size_t k = 0; k < width; ++k) {
+      const bool minus = std::popcount((i - run) & k) % 2 != 0;
+      out[i] += (minus ? -factor : factor) * x[run + k];
+    }
   }
   return out;
 }

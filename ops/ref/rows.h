@@ -16,6 +16,10 @@ std::vector<double> rms_norm(std::span<const double> x, std::span<const float> w
 std::vector<double> rope(std::span<const double> head, int64_t position,
                          std::span<const double> inverse_frequency, double magnitude, bool halves);
 
+/// The Walsh-Hadamard transform of each `width` elements, times `factor`: element i is Σ_k ± x[k], minus
+/// where i and k have an odd number of bits in common. width: a power of two that divides x.
+std::vector<double> walsh_hadamard(std::span<const double> x, size_t width, double factor);
+
 double silu(double x);
 double gelu_tanh(double x);
 

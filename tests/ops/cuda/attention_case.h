@@ -4,7 +4,6 @@
 #pragma once
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <numeric>
 #include <random>
@@ -172,16 +171,7 @@ inline std::vector<double> turned(const Case& c, std::vector<double> head, const
 /// mixed.
 inline std::vector<double> mixed(const Case& c, const std::vector<double>& head, double factor) {
   if (!c.mixes) return head;
-  const auto width = static_cast<size_t>(mix_width(c.head_dim));
-  std::vector<double> out(head.size());
-  for (size_t i = 0; i < head.size(); ++i) {
-    const size_t run = i / width * width;
-    for (size_t k = 0; k < width; ++k) {
-      const bool minus = std::popcount((i - run) & k) % 2 != 0;
-      out[i] += (minus ? -factor : factor) * head[run + k];
-    }
-  }
-  return out;
+  return ref::walsh_hadamard(head, static_cast<size_t>(mix_width(c.head_dim)), factor);
 }
 
 inline void deal_pages(const Case& c, Host& host) {
@@ -354,17 +344,9 @@ class DeviceRun {
     stream_.synchronize();
     Outcome got;
     got.records = to_host(out_.data(), static_cast<size_t>(c_.n_tokens() * out_.token_bytes()));
-    const std::vector<float> all = decode_all(out_, c_.n_tokens());
-    const Range segments = segments_of(c_.cols());
-    const int64_t width = segments.size() * kSegmentCols;
-    for (size_t i = 0; i < all.size(); ++i) {
-      const int64_t col = segments.begin * kSegmentCols + static_cast<int64_t>(i) % width;
-      if (c_.cols().contains(col)) {
-        got.out.push_back(all[i]);
-      } else {
-        got.padding_is_zero &= all[i] == 0.0F;
-      }
-    }
+    const Decoded decoded = decode_own(out_, c_.n_tokens());
+    got.out = decoded.meaning;
+    got.padding_is_zero = decoded.padding_is_zero;
     if (c_.rows) {  // and the records are left alone
       got.padding_is_zero &= std::all_of(got.out.begin(), got.out.end(), [](float x) { return x == 0.0F; });
       got.out = to_host(rows_.data(), rows_.size());

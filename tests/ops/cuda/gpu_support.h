@@ -87,4 +87,25 @@ inline std::vector<float> decode_all(const CudaActivations& x, int64_t n_tokens)
   return values;
 }
 
+/// Activations that were read back: (n_tokens, x's own columns).
+struct Decoded {
+  std::vector<float> meaning;  ///< what the form stands for
+  bool padding_is_zero = true;
+};
+inline Decoded decode_own(const CudaActivations& x, int64_t n_tokens) {
+  Decoded out;
+  const std::vector<float> values = decode_all(x, n_tokens);
+  const Range segments = segments_of(x.cols());
+  const int64_t width = segments.size() * kSegmentCols;
+  for (size_t i = 0; i < values.size(); ++i) {
+    const int64_t col = segments.begin * kSegmentCols + static_cast<int64_t>(i) % width;
+    if (x.cols().contains(col)) {
+      out.meaning.push_back(values[i]);
+    } else {
+      out.padding_is_zero &= values[i] == 0.0F;
+    }
+  }
+  return out;
+}
+
 }  // namespace tandem::cuda

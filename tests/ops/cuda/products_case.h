@@ -44,17 +44,9 @@ inline Input make_input(int64_t n_tokens, Range cols, ActForm form, float size =
   const Stream stream;
   input.device.fill(x.data(), cols.size(), n_tokens, nullptr, stream.get());
   stream.synchronize();
-  const std::vector<float> values = decode_all(input.device, n_tokens);
-  const Range segments = segments_of(cols);
-  const int64_t width = segments.size() * kSegmentCols;
-  for (size_t i = 0; i < values.size(); ++i) {
-    const int64_t col = segments.begin * kSegmentCols + static_cast<int64_t>(i) % width;
-    if (cols.contains(col)) {
-      input.meaning.push_back(values[i]);
-    } else {
-      input.padding_is_zero &= values[i] == 0.0F;
-    }
-  }
+  const Decoded decoded = decode_own(input.device, n_tokens);
+  input.meaning = decoded.meaning;
+  input.padding_is_zero = decoded.padding_is_zero;
   return input;
 }
 

@@ -55,17 +55,9 @@ Input make_input(int64_t n_tokens, Range cols, ActForm form, float size = 1.0F) 
   input.device.fill(x.data(), cols.size(), n_tokens, flag.data(), stream.get());
   stream.synchronize();
   EXPECT_EQ(to_host(flag.data(), 1)[0], 0U);
-  const std::vector<float> values = decode_all(input.device, n_tokens);
-  const Range segments = segments_of(cols);
-  for (size_t i = 0; i < values.size(); ++i) {
-    const int64_t width = segments.size() * kSegmentCols;
-    const int64_t col = segments.begin * kSegmentCols + static_cast<int64_t>(i) % width;
-    if (cols.contains(col)) {
-      input.meaning.push_back(values[i]);
-    } else {
-      input.padding_is_zero &= values[i] == 0.0F;
-    }
-  }
+  const Decoded decoded = decode_own(input.device, n_tokens);
+  input.meaning = decoded.meaning;
+  input.padding_is_zero = decoded.padding_is_zero;
   return input;
 }
 
