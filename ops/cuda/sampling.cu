@@ -168,14 +168,20 @@ struct RowsArgs {
   int64_t first;
 };
 
-/// Thread map: a thread a logit of a row (blockIdx.y); 8 bytes to every peer.
+/// Packets of a row: a rank without a shard sends one, too, or its peers could be two exchanges ahead and
+/// write over what it still reads (peer_windows.h).
+__device__ inline int64_t n_packets(int64_t n_logits) {
+  return n_logits == 0 ? 1 : n_logits;
+}
+
+/// Thread map: a thread a packet of a row (blockIdx.y); 8 bytes to every peer.
 __global__ __launch_bounds__(kScanThreads) void send_rows_kernel(const __grid_constant__ RowsArgs args) {
   device::let_next_start();
   device::wait_for_inputs();
   const SampleArgs& sample = args.sample;
   const int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x;
-  if (i >= sample.n_local) return;
-  const float x = sample.logits[(args.first + blockIdx.y) * sample.stride + i];
+  if (i >= n_packets(sample.n_local)) return;
+  const float x = i < sample.n_local ? sample.logits[(args.first + blockIdx.y) * sample.stride + i] : 0.0F;
   const device::PeerSlots slots(sample.peers);
   for (int r = 0; r < slots.peers.n_ranks; ++r) {
     if (r == slots.peers.rank) continue;
@@ -184,20 +190,21 @@ __global__ __launch_bounds__(kScanThreads) void send_rows_kernel(const __grid_co
   }
 }
 
-/// Thread map: a thread a logit of a row (blockIdx.y) of a rank (blockIdx.z).
+/// Thread map: a thread a packet of a row (blockIdx.y) of a rank (blockIdx.z).
 __global__ __launch_bounds__(kScanThreads) void receive_rows_kernel(const __grid_constant__ RowsArgs args) {
   device::let_next_start();
   device::wait_for_inputs();
   const SampleArgs& sample = args.sample;
   const auto from = static_cast<int>(blockIdx.z);
   const int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x;
-  if (from == sample.rank || i >= sample.n_of_rank[from]) return;
+  if (from == sample.rank || i >= n_packets(sample.n_of_rank[from])) return;
   const device::PeerSlots slots(sample.peers);
   const std::byte* p = slots.slot(sample.rank, from) + (blockIdx.y * sample.stride + i) * kPacketBytes;
   uint2 v;
   do {
     v = load_packet(p);
   } while (v.y != slots.number);
+  if (i >= sample.n_of_rank[from]) return;
   sample.all_logits[(from * sample.n_rows + args.first + blockIdx.y) * sample.stride + i] =
       __uint_as_float(v.x);
 }

@@ -64,7 +64,7 @@ def programs_of(suite):
 
 def kernel_checks(suite):
     def check(name):
-        return ran(suite, suite.run([suite.programs(name)], 120, **suite.one_gpu()))
+        return ran(suite, suite.run([suite.programs(name)], 300, **suite.one_gpu()))
 
     def collective(n_ranks):
         command = [*harness.launch(n_ranks), suite.programs("test_device_collective")]

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <barrier>
+#include <chrono>
 #include <cstdlib>
 #include <thread>
 
@@ -203,7 +204,9 @@ void expect_truth(const Batch& batch, const std::vector<int32_t>& tokens) {
   for (size_t i = 0; i < tokens.size(); ++i) EXPECT_EQ(tokens[i], batch.truth[i]) << batch.cases[i].name;
 }
 
-void check_ranks(const std::vector<int64_t>& cuts, Way way) {
+/// Rank `late` begins each batch behind the others: they must not get so far ahead that they write over what
+/// it still has to read.
+void check_ranks(const std::vector<int64_t>& cuts, Way way, int late = -1) {
   const auto n_ranks = static_cast<int>(cuts.size()) - 1;
   ASSERT_TRUE(kLoadsAtOnce);
   const std::vector<Batch> all = batches(n_ranks);
@@ -218,6 +221,7 @@ void check_ranks(const std::vector<int64_t>& cuts, Way way) {
         shared.barrier.arrive_and_wait();
         rank.prepare(batch.cases);
         shared.barrier.arrive_and_wait();  // nothing is allocated while kernels wait for each other
+        if (r == late) std::this_thread::sleep_for(std::chrono::milliseconds(5));
         tokens[static_cast<size_t>(r)].push_back(rank.go(static_cast<int64_t>(batch.cases.size())));
       }
       shared.barrier.arrive_and_wait();
@@ -274,6 +278,10 @@ TEST_F(CudaSampling, RanksGatherCandidates) {
 TEST_F(CudaSamplingPeers, RanksSendPackets) {
   check_ranks({0, 2512, kVocab}, Way::windows);
   check_ranks({0, 0, 16, 4000, kVocab}, Way::windows);
+}
+
+TEST_F(CudaSamplingPeers, ALateRankStillFindsItsPackets) {
+  for (const int late : {0, 1, 2}) check_ranks({0, 0, 16, kVocab}, Way::windows, late);
 }
 
 TEST_F(CudaSampling, TokensBecomeKnownAndJoinTheHistory) {
