@@ -18,6 +18,10 @@ enum class Gate : uint8_t { swiglu, geglu_tanh };
 /// How keys and values are kept. q8_0 and q4_0: 8 or 4 bits a value and a half scale for 32 of them.
 enum class CacheType : uint8_t { f16, f32, q8_0, q4_0 };
 
+constexpr bool is_quantised(CacheType type) {
+  return type == CacheType::q8_0 || type == CacheType::q4_0;
+}
+
 /// By CacheType, as --cache-type-k takes them.
 inline constexpr std::array<std::string_view, 4> kCacheTypeNames = {"f16", "f32", "q8_0", "q4_0"};
 

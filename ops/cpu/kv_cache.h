@@ -32,10 +32,6 @@ using KvType = CacheType;
 
 inline constexpr int64_t kKvGroup = 32;  ///< columns of a block in q8_0 and q4_0
 
-constexpr bool is_quantised(KvType type) {
-  return type == KvType::q8_0 || type == KvType::q4_0;
-}
-
 /// Of f16 and f32.
 constexpr int64_t element_bytes(KvType type) {
   return type == KvType::f16 ? 2 : 4;

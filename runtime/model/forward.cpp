@@ -40,8 +40,8 @@ Model::Model(const GgufFile& file, const ModelConfig& config, const SplitWeights
       shape_(backend_shape(config_, shard_, capacity_)),
       communicator_(communicator),
       backend_(std::move(backend)),
-      weights_((check_fit(file),
-                load_weights(file, config, plan_, communicator, *backend_, load_stats_, progress))) {
+      weights_((check_fit(file), load_weights(file, config, plan_, capacity.cache_type, communicator,
+                                              *backend_, load_stats_, progress))) {
   std::vector<RopeSpec> ropes = {rope_spec(config_.rope, weights_.rope_factors)};
   if (config_.n_ropes() > 1) ropes.push_back(rope_spec(config_.rope_local, {}));
   backend_->set_ropes(std::move(ropes));

@@ -16,6 +16,7 @@
 #include "ops/core/check.h"
 #include "ops/core/error.h"
 #include "ops/quant/formats.h"
+#include "runtime/model/key_balance.h"
 
 namespace tandem {
 namespace {
@@ -41,6 +42,13 @@ struct Target {
 struct PendingVector {
   std::unique_ptr<Vector>* destination;
   std::unique_ptr<std::vector<float>> floats;
+};
+
+/// A layer's norms of queries and keys, and how its heads turn.
+struct HeadNorms {
+  std::vector<float>* q;
+  std::vector<float>* k;
+  const RopeConfig* rope;
 };
 
 /// Whole rows of one matrix of a target, contiguous in the file.
@@ -70,6 +78,7 @@ class Declaration {
   ModelWeights declare();
   std::vector<Target> targets;
   std::vector<PendingVector> vectors;
+  std::vector<HeadNorms> head_norms;
 
  private:
   const GgufTensor& need(const std::string& name, std::vector<int64_t> shape) const {
@@ -109,10 +118,13 @@ class Declaration {
     return out;
   }
 
-  void vector(const std::string& name, int64_t size, std::unique_ptr<Vector>& destination) {
+  /// Where its floats will be.
+  std::vector<float>* vector(const std::string& name, int64_t size, std::unique_ptr<Vector>& destination) {
     const GgufTensor& tensor = need(name, {size});
     vectors.push_back({&destination, std::make_unique<std::vector<float>>()});
-    floats(tensor, *vectors.back().floats);
+    std::vector<float>* out = vectors.back().floats.get();
+    floats(tensor, *out);
+    return out;
   }
 
   void floats(const GgufTensor& tensor, std::vector<float>& out) {
@@ -121,7 +133,7 @@ class Declaration {
     targets.push_back({&tensor, shard, {}, &out});
   }
 
-  void declare_attention(const std::string& prefix, LayerWeights& layer);
+  void declare_attention(int64_t index, const std::string& prefix, LayerWeights& layer);
   void declare_ffn(const std::string& prefix, LayerWeights& layer);
 
   const GgufFile& file_;
@@ -131,7 +143,7 @@ class Declaration {
   Backend& backend_;
 };
 
-void Declaration::declare_attention(const std::string& prefix, LayerWeights& layer) {
+void Declaration::declare_attention(int64_t index, const std::string& prefix, LayerWeights& layer) {
   const int64_t q_width = config_.n_heads * config_.head_dim;
   const int64_t kv_width = config_.n_kv_heads * config_.head_dim;
   vector(prefix + "attn_norm.weight", config_.n_embd, layer.attention_norm);
@@ -145,8 +157,9 @@ void Declaration::declare_attention(const std::string& prefix, LayerWeights& lay
     vector(prefix + "attn_v.bias", kv_width, layer.v_bias);
   }
   if (config_.qk_norm) {
-    vector(prefix + "attn_q_norm.weight", config_.head_dim, layer.q_norm);
-    vector(prefix + "attn_k_norm.weight", config_.head_dim, layer.k_norm);
+    std::vector<float>* q = vector(prefix + "attn_q_norm.weight", config_.head_dim, layer.q_norm);
+    std::vector<float>* k = vector(prefix + "attn_k_norm.weight", config_.head_dim, layer.k_norm);
+    head_norms.push_back({q, k, &config_.rope_of(index)});
   }
   if (config_.post_norms)
     vector(prefix + "post_attention_norm.weight", config_.n_embd, layer.attention_post_norm);
@@ -183,7 +196,7 @@ ModelWeights Declaration::declare() {
   weights.layers.resize(static_cast<size_t>(config_.n_layers));
   for (size_t l = 0; l < weights.layers.size(); ++l) {
     const std::string prefix = fmt::format("blk.{}.", l);
-    declare_attention(prefix, weights.layers[l]);
+    declare_attention(static_cast<int64_t>(l), prefix, weights.layers[l]);
     declare_ffn(prefix, weights.layers[l]);
   }
   if (const GgufTensor* factors = file_.find_tensor("rope_freqs.weight")) {
@@ -336,8 +349,8 @@ Range my_part(const Batch& batch, const Communicator& communicator) {
 }  // namespace
 
 ModelWeights load_weights(const GgufFile& file, const ModelConfig& config, const ShardPlan& plan,
-                          Communicator& communicator, Backend& backend, LoadStats& stats,
-                          const LoadProgress& progress) {
+                          CacheType cache_type, Communicator& communicator, Backend& backend,
+                          LoadStats& stats, const LoadProgress& progress) {
   const auto start = std::chrono::steady_clock::now();
   Declaration declaration(file, config, plan, communicator.rank(), backend);
   ModelWeights weights = declaration.declare();
@@ -383,6 +396,10 @@ ModelWeights load_weights(const GgufFile& file, const ModelConfig& config, const
   backend.settle_rows();
   backend.close_staging();
   communicator.node_barrier();  // nobody frees a buffer that another still packs from
+  if (is_quantised(cache_type)) {
+    for (const HeadNorms& norms : declaration.head_norms)
+      balance_keys(*norms.q, *norms.k, norms.rope->style, norms.rope->n_rot);
+  }
   for (PendingVector& pending : declaration.vectors)
     *pending.destination = backend.make_vector(*pending.floats);
   stats.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

@@ -53,10 +53,11 @@ struct LoadStats {
 using LoadProgress = std::function<void(uint64_t done, uint64_t total)>;
 
 /// Reads every tensor of the model, each byte by one rank of the node, and gives this rank's shards to
-/// `backend`. Collective. Throws Error(bad_data) where a tensor is missing or has the wrong shape (the same
-/// on every rank), Error(io) where the file can't be read.
+/// `backend`; norms of queries and keys balanced (key_balance.h) where `cache_type` keeps codes. Collective.
+/// Throws Error(bad_data) where a tensor is missing or has the wrong shape (the same on every rank),
+/// Error(io) where the file can't be read.
 ModelWeights load_weights(const GgufFile& file, const ModelConfig& config, const ShardPlan& plan,
-                          Communicator& communicator, Backend& backend, LoadStats& stats,
-                          const LoadProgress& progress = {});
+                          CacheType cache_type, Communicator& communicator, Backend& backend,
+                          LoadStats& stats, const LoadProgress& progress = {});
 
 }  // namespace tandem

@@ -142,6 +142,16 @@ void TinyModel::write(const std::string& path) const {
     TestRandom random(++next_seed);
     out.add_tensor(name, TensorType::f32, {n}, random_floats(TensorType::f32, n, deviation, centre, random));
   };
+  const auto head_norm = [&](const std::string& name, int sign) {
+    TestRandom random(++next_seed);
+    Bytes bytes;
+    for (int64_t i = 0; i < head_dim; ++i) {
+      const auto pair = static_cast<int>(i % (head_dim / 2));
+      append_number(bytes,
+                    std::ldexp(1.0f + 0.1f * random.normal(), unlike_norms ? sign * (pair % 7 - 3) : 0));
+    }
+    out.add_tensor(name, TensorType::f32, {head_dim}, std::move(bytes));
+  };
   const int64_t q_width = n_heads * head_dim;
   const int64_t kv_width = n_kv_heads * head_dim;
   matrix("token_embd.weight", {n_embd, n_vocab});
@@ -158,8 +168,8 @@ void TinyModel::write(const std::string& path) const {
     }
     matrix(blk + "attn_output.weight", {q_width, n_embd});
     if (architecture == "gemma3") {
-      vector(blk + "attn_q_norm.weight", head_dim, 1.0f, 0.1f);
-      vector(blk + "attn_k_norm.weight", head_dim, 1.0f, 0.1f);
+      head_norm(blk + "attn_q_norm.weight", -1);
+      head_norm(blk + "attn_k_norm.weight", 1);
       vector(blk + "post_attention_norm.weight", n_embd, 1.0f, 0.1f);
       vector(blk + "post_ffw_norm.weight", n_embd, 1.0f, 0.1f);
     }

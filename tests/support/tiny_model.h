@@ -24,7 +24,8 @@ struct TinyModel {
   int64_t n_experts_used = 2;
   int64_t window = 0;
   bool tied_head = true;
-  float key_bias = 0.0f;  ///< mean of qwen2's attn_k.bias: how large keys are
+  bool unlike_norms = false;  ///< of gemma3: keys' pairs 1/8 to 8 times as large, queries' as much smaller
+  float key_bias = 0.0f;      ///< mean of qwen2's attn_k.bias: how large keys are
   uint64_t seed = 1;
 
   /// Shapes that every format can fill: rows of 256 elements, cuts inside super-blocks.

@@ -363,6 +363,23 @@ TEST_F(SameBits, AfterAPreemption) {
   }
 }
 
+/// What queries' norms take away keys' may have more of: scores are the same, and what caches keep, too, or
+/// as good.
+TEST_F(SameBits, WhicheverNormMakesAnElementLarge) {
+  TinyModel model = TinyModel::for_type(TensorType::f32);
+  model.architecture = "gemma3";
+  const auto tokens = some_tokens(70, model.n_vocab, 5);
+  for (const CacheType type : {CacheType::f32, CacheType::f16, CacheType::q8_0, CacheType::q4_0}) {
+    const auto logits = [&](bool unlike) {
+      model.unlike_norms = unlike;
+      return logits_of(write(model), {.cache_type = type}, tokens);
+    };
+    const Logits truth = logits(false);
+    expect_natural(truth);
+    EXPECT_EQ(first_difference(truth, logits(true)), -1) << cache_type_name(type);
+  }
+}
+
 TEST_F(SameBits, BehindASharedPrefix) {
   TinyModel model = TinyModel::for_type(TensorType::q8_0);
   model.architecture = "gemma3";
