@@ -56,6 +56,11 @@ class Done:
         return [line for line in self.err.replace("\r", "\n").splitlines() if line.startswith("tandem:")]
 
 
+def only(checks, names):
+    """Those whose names contain one of `names`, which commas divide; all where it is None."""
+    return [c for c in checks if names is None or any(name in c.name for name in names.split(","))]
+
+
 class Programs:
     """The binaries by name, in a build folder or in a folder where they lie side by side."""
 

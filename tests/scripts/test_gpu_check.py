@@ -52,6 +52,12 @@ class WithSuite(unittest.TestCase):
 
 
 class Checks(WithSuite):
+    def test_only_some(self):
+        checks = [Check("p", name, dict) for name in ("run", "chat", "1 gpu, q8_0")]
+        self.assertEqual([c.name for c in suites.only(checks, "q8_0,run")], ["run", "1 gpu, q8_0"])
+        self.assertEqual(suites.only(checks, None), checks)
+        self.assertEqual(suites.only(checks, "none"), [])
+
     def test_each_end_is_told(self):
         def fails():
             raise Failed("so")
