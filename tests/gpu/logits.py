@@ -66,7 +66,7 @@ def logits(suite, way, model, tokens, *more, limit_s=60.0):
         limit_s=limit_s,
     )
     suite.expect_ok(done, str(way))
-    values = np.load(out)
+    values = np.load(out, mmap_mode="r")  # many of them are compared, a gigabyte each
     out.unlink()
     if not np.isfinite(values).all():
         raise Failed(f"{way}: a logit is not a finite number")
@@ -89,14 +89,18 @@ def all_kl(arrays):
         if values.shape != first.shape:
             raise Failed(f"logits of {values.shape} beside {first.shape}")
 
-    def sums(begin):
-        logs = {name: log_probabilities(values[begin : begin + 64]) for name, values in arrays.items()}
-        chances = {name: np.exp(log) for name, log in logs.items()}
-        return {(a, b): float((chances[a] * (logs[a] - logs[b])).sum()) for a in logs for b in logs if a != b}
+    def sums(position):
+        """Σ p_a (log p_a − log p_b) for all pairs: products of a matrix with its own logarithms."""
+        logs = np.concatenate([log_probabilities(values[position : position + 1]) for values in arrays.values()])
+        crossed = np.exp(logs) @ logs.T
+        return np.diagonal(crossed)[:, None] - crossed
 
     with concurrent.futures.ThreadPoolExecutor(8) as pool:  # numpy lets other threads run
-        parts = list(pool.map(sums, range(0, len(first), 64)))
-    return {pair: sum(part[pair] for part in parts) / len(first) for pair in parts[0]}
+        means = np.maximum(sum(pool.map(sums, range(len(first)))) / len(first), 0)
+    names = list(arrays)
+    return {
+        (a, b): float(means[i, j]) for i, a in enumerate(names) for j, b in enumerate(names) if a != b
+    }
 
 
 def mean_kl(reference, candidate):
@@ -299,10 +303,7 @@ def kl_checks(suite, models, n_tokens):
         """Tokens, the reference's logits and the CPU's: made while others use the GPUs."""
 
         def make():
-            n = max(
-                64, n_tokens // (4 if "gemma" in model.name else 1)
-            )  # its vocabulary is five times as large
-            tokens, truth = reference(suite, model, REAL_MODELS[model.name], n)
+            tokens, truth = reference(suite, model, REAL_MODELS[model.name], n_tokens)
             return tokens, truth, logits(suite, Way(0), model, tokens, limit_s=120)
 
         return suite.once(("kl", model), make)
