@@ -4,6 +4,7 @@ against the CPU's, real weights against an F32 computation, and the same bits by
 
 import concurrent.futures
 import dataclasses
+import functools
 import itertools
 import json
 import sys
@@ -275,10 +276,20 @@ def real_models(folder):
     return [folder / name for name in REAL_MODELS if folder is not None and (folder / name).is_file()]
 
 
-def reference(suite, model, tokens_file, n_tokens):
-    """Logits of bench/quality/reference.py, and the tokens."""
-    tokens = json.loads((ROOT / "tests" / "data" / tokens_file).read_text())["segments"][0][:n_tokens]
-    ids, out = suite.scratch / f"{model.stem}.json", suite.scratch / f"{model.stem}.npy"
+def segments_of(tokens_file, n_tokens):
+    """The file's texts, as tokens, cut where there are n_tokens in all."""
+    found = []
+    for tokens in json.loads((ROOT / "tests" / "data" / tokens_file).read_text())["segments"]:
+        if n_tokens > 0:
+            found.append(tokens[:n_tokens])
+        n_tokens -= len(tokens)
+    return found
+
+
+def reference(suite, model, tokens):
+    """Logits of bench/quality/reference.py."""
+    stem = f"{model.stem}.{next(_counter)}"
+    ids, out = suite.scratch / f"{stem}.json", suite.scratch / f"{stem}.npy"
     ids.write_text(json.dumps({"segments": [tokens]}))
     command = [
         sys.executable,
@@ -295,24 +306,23 @@ def reference(suite, model, tokens_file, n_tokens):
     if "the Python package" in done.err:
         raise Skipped(done.err.strip())
     suite.expect_ok(done, "reference")
-    return tokens, np.load(out, mmap_mode="r")
+    return np.load(out, mmap_mode="r")
 
 
 def kl_checks(suite, models, n_tokens):
-    def inputs(model):
-        """Tokens, the reference's logits and the CPU's: made while others use the GPUs."""
+    def inputs(model, index, tokens):
+        """The reference's logits and the CPU's: made while others use the GPUs."""
 
         def make():
-            tokens, truth = reference(suite, model, REAL_MODELS[model.name], n_tokens)
-            return tokens, truth, logits(suite, Way(0), model, tokens, limit_s=120)
+            return reference(suite, model, tokens), logits(suite, Way(0), model, tokens, limit_s=120)
 
-        return suite.once(("kl", model), make)
+        return suite.once(("kl", model, index), make)
 
-    def prepare(model):
-        return {"tokens": len(inputs(model)[0])}
+    def prepare(model, index, tokens):
+        inputs(model, index, tokens)
+        return {"tokens": len(tokens)}
 
-    def check(model):
-        tokens, truth, cpu = inputs(model)
+    def check(model, segments):
         one_token = Way(1, "auto", "on", 1)
         paths = [(one_token, "f16")]
         paths += [(Way(1, "auto", "on", batch), "f16") for batch in (4, 16, 64, 512)]
@@ -320,11 +330,15 @@ def kl_checks(suite, models, n_tokens):
         if len(suite.gpus) >= 2:
             paths += [(Way(2, "auto", "on", batch), "f16") for batch in (1, 512)]
             paths.append((Way(2, "auto", "on", 1), "q8_0"))
-        found = {"f32": truth, "cpu": cpu}
-        for way, cache in paths:
-            name = f"{way}{'' if cache == 'f16' else f' {cache}'}"
-            found[name] = logits(suite, way, model, tokens, *cache_of(cache), limit_s=120)
-        kl = all_kl(found)
+        kl = {}
+        for index, tokens in enumerate(segments):
+            truth, cpu = inputs(model, index, tokens)
+            found = {"f32": truth, "cpu": cpu}
+            for way, cache in paths:
+                name = f"{way}{'' if cache == 'f16' else f' {cache}'}"
+                found[name] = logits(suite, way, model, tokens, *cache_of(cache), limit_s=120)
+            for pair, mean in all_kl(found).items():
+                kl[pair] = kl.get(pair, 0.0) + mean * len(tokens) / sum(map(len, segments))
         return judged(
             {b: value for (a, b), value in kl.items() if a == "f32"},
             {f"{a} | {b}": value for (a, b), value in kl.items() if "f32" not in (a, b)},
@@ -333,8 +347,11 @@ def kl_checks(suite, models, n_tokens):
 
     checks = []
     for path in real_models(models):
-        checks.append(Check("kl", f"reference of {path.stem}", lambda path=path: prepare(path)))
-        checks.append(Check("kl", path.stem, lambda path=path: check(path), ALONE))
+        segments = segments_of(REAL_MODELS[path.name], n_tokens)
+        for index, tokens in enumerate(segments):
+            work = functools.partial(prepare, path, index, tokens)
+            checks.append(Check("kl", f"reference of {path.stem}, text {index + 1}", work))
+        checks.append(Check("kl", path.stem, functools.partial(check, path, segments), ALONE))
     if not checks:
 
         def none():

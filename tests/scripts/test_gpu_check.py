@@ -182,6 +182,12 @@ class Logits(unittest.TestCase):
     def setUp(self):
         self.rows = np.random.default_rng(1).normal(size=(100, 300)).astype(np.float32) * 3
 
+    def test_as_many_tokens_as_asked_for(self):
+        for n, lengths in ((100, [100]), (1000, [1000]), (1500, [1000, 500]), (9999, [1000, 1000])):
+            segments = logits.segments_of("prose.smollm2.tokens.json", n)
+            self.assertEqual([len(tokens) for tokens in segments], lengths)
+        self.assertNotEqual(segments[0], segments[1])
+
     def test_kl(self):
         self.assertLess(logits.mean_kl(self.rows, self.rows), 1e-12)
         near = self.rows + np.random.default_rng(2).normal(size=self.rows.shape).astype(np.float32) * 1e-3
