@@ -31,6 +31,8 @@ LAUNCHER_ENVIRONMENT = {
     "OMPI_MCA_rmaps_base_oversubscribe": "1",
     "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
 }
+# After which silence tests have a rank given up: on a busy machine a thread waits a second for its core at times.
+SILENCE_S = 4
 RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK")
 
 _settings = {"program": os.environ.get("TANDEM_PROGRAM", "")}

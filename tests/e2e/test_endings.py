@@ -14,7 +14,7 @@ import time
 import unittest
 
 import harness
-from harness import START_LIMIT_S, is_alive
+from harness import SILENCE_S, START_LIMIT_S, is_alive
 
 LIMIT_S = 5.0
 PROGRAM = None
@@ -88,17 +88,17 @@ class Killed(unittest.TestCase):
             self.check_killed(2, 1, "decode", number)
 
     def test_stopped(self):
-        self.check_killed(2, 1, "decode", signal.SIGSTOP, TANDEM_WATCHDOG_S="1")
-        self.check_killed(3, 0, "idle", signal.SIGSTOP, TANDEM_WATCHDOG_S="1")
+        self.check_killed(2, 1, "decode", signal.SIGSTOP, TANDEM_WATCHDOG_S=str(SILENCE_S))
+        self.check_killed(3, 0, "idle", signal.SIGSTOP, TANDEM_WATCHDOG_S=str(SILENCE_S))
 
     def test_stopped_all_and_continued(self):
         # A job that is suspended as a whole (Ctrl-Z, a sleeping machine) is not dead.
-        with Job(2, "decode", "loop", TANDEM_WATCHDOG_S="0.5") as job:
+        with Job(2, "decode", "loop", TANDEM_WATCHDOG_S=str(SILENCE_S)) as job:
             job.wait_until_running()
             for number in (signal.SIGSTOP, signal.SIGCONT):
                 for pid in job.pids:
                     os.kill(pid, number)
-                time.sleep(1.5)
+                time.sleep(SILENCE_S + 1)
             self.assertEqual([is_alive(pid) for pid in job.pids], [True, True], job.stderr())
             os.kill(job.pids[0], signal.SIGTERM)
             self.assertEqual(job.wait_for_end(), 143, job.stderr())

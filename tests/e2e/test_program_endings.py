@@ -11,7 +11,7 @@ import time
 import unittest
 
 import harness
-from harness import real_model, wait_for
+from harness import SILENCE_S, real_model, wait_for
 
 KILLED_LIMIT_S = 5.0
 ASKED_LIMIT_S = 2.0
@@ -121,8 +121,8 @@ class Killed(unittest.TestCase):
                 self.assertLessEqual(len(faults(run.job)), 1, run.job.stderr())
 
     def test_stopped(self):
-        self.check(2, 1, "decode", signal.SIGSTOP, TANDEM_WATCHDOG_S="1")
-        self.check(3, 0, "prompt", signal.SIGSTOP, TANDEM_WATCHDOG_S="1")
+        self.check(2, 1, "decode", signal.SIGSTOP, TANDEM_WATCHDOG_S=str(SILENCE_S))
+        self.check(3, 0, "prompt", signal.SIGSTOP, TANDEM_WATCHDOG_S=str(SILENCE_S))
 
 
 class Asked(unittest.TestCase):
