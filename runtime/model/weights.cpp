@@ -44,11 +44,10 @@ struct PendingVector {
   std::unique_ptr<std::vector<float>> floats;
 };
 
-/// A layer's norms of queries and keys, and how its heads turn.
+/// A layer's norms of queries and keys.
 struct HeadNorms {
   std::vector<float>* q;
   std::vector<float>* k;
-  const RopeConfig* rope;
 };
 
 /// Whole rows of one matrix of a target, contiguous in the file.
@@ -78,7 +77,7 @@ class Declaration {
   ModelWeights declare();
   std::vector<Target> targets;
   std::vector<PendingVector> vectors;
-  std::vector<HeadNorms> head_norms;
+  std::vector<HeadNorms> head_norms;  // a layer each, or none
 
  private:
   const GgufTensor& need(const std::string& name, std::vector<int64_t> shape) const {
@@ -133,7 +132,7 @@ class Declaration {
     targets.push_back({&tensor, shard, {}, &out});
   }
 
-  void declare_attention(int64_t index, const std::string& prefix, LayerWeights& layer);
+  void declare_attention(const std::string& prefix, LayerWeights& layer);
   void declare_ffn(const std::string& prefix, LayerWeights& layer);
 
   const GgufFile& file_;
@@ -143,7 +142,7 @@ class Declaration {
   Backend& backend_;
 };
 
-void Declaration::declare_attention(int64_t index, const std::string& prefix, LayerWeights& layer) {
+void Declaration::declare_attention(const std::string& prefix, LayerWeights& layer) {
   const int64_t q_width = config_.n_heads * config_.head_dim;
   const int64_t kv_width = config_.n_kv_heads * config_.head_dim;
   vector(prefix + "attn_norm.weight", config_.n_embd, layer.attention_norm);
@@ -159,7 +158,7 @@ void Declaration::declare_attention(int64_t index, const std::string& prefix, La
   if (config_.qk_norm) {
     std::vector<float>* q = vector(prefix + "attn_q_norm.weight", config_.head_dim, layer.q_norm);
     std::vector<float>* k = vector(prefix + "attn_k_norm.weight", config_.head_dim, layer.k_norm);
-    head_norms.push_back({q, k, &config_.rope_of(index)});
+    head_norms.push_back({q, k});
   }
   if (config_.post_norms)
     vector(prefix + "post_attention_norm.weight", config_.n_embd, layer.attention_post_norm);
@@ -196,7 +195,7 @@ ModelWeights Declaration::declare() {
   weights.layers.resize(static_cast<size_t>(config_.n_layers));
   for (size_t l = 0; l < weights.layers.size(); ++l) {
     const std::string prefix = fmt::format("blk.{}.", l);
-    declare_attention(static_cast<int64_t>(l), prefix, weights.layers[l]);
+    declare_attention(prefix, weights.layers[l]);
     declare_ffn(prefix, weights.layers[l]);
   }
   if (const GgufTensor* factors = file_.find_tensor("rope_freqs.weight")) {
@@ -397,8 +396,11 @@ ModelWeights load_weights(const GgufFile& file, const ModelConfig& config, const
   backend.close_staging();
   communicator.node_barrier();  // nobody frees a buffer that another still packs from
   if (is_quantised(cache_type)) {
-    for (const HeadNorms& norms : declaration.head_norms)
-      balance_keys(*norms.q, *norms.k, norms.rope->style, norms.rope->n_rot);
+    for (size_t l = 0; l < declaration.head_norms.size(); ++l) {
+      const HeadNorms& norms = declaration.head_norms[l];
+      const RopeConfig& rope = config.rope_of(static_cast<int64_t>(l));
+      balance_keys(*norms.q, *norms.k, rope.style, rope.n_rot);
+    }
   }
   for (PendingVector& pending : declaration.vectors)
     *pending.destination = backend.make_vector(*pending.floats);

@@ -217,8 +217,7 @@ def exit_checks(suite, models, n_times):
         command = harness.launch(n_ranks if n_ranks > 1 else 0, suite.programs("tandem"), *commands[name])
         start = time.monotonic()
         for i in range(n_times):
-            if name == "batch":  # which would find its work done
-                answers.unlink(missing_ok=True)
+            answers.unlink(missing_ok=True)  # a batch would find its work done
             try:
                 done = suite.run(command, 60, stdin=b"hello\n" if name == "chat" else None)
             except Skipped as why:

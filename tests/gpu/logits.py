@@ -91,13 +91,12 @@ def all_kl(arrays):
             raise Failed(f"logits of {values.shape} beside {first.shape}")
 
     def sums(position):
-        """Σ p_a (log p_a − log p_b) for all pairs: products of a matrix with its own logarithms."""
+        """Σ p_a (log p_a − log p_b): a row each a, a column each b."""
         logs = np.concatenate([log_probabilities(values[position : position + 1]) for values in arrays.values()])
-        crossed = np.exp(logs) @ logs.T
-        return np.diagonal(crossed)[:, None] - crossed
+        return np.array([(log - logs) @ np.exp(log) for log in logs])
 
     with concurrent.futures.ThreadPoolExecutor(8) as pool:  # numpy lets other threads run
-        means = np.maximum(sum(pool.map(sums, range(len(first)))) / len(first), 0)
+        means = sum(pool.map(sums, range(len(first)))) / len(first)
     names = list(arrays)
     return {
         (a, b): float(means[i, j]) for i, a in enumerate(names) for j, b in enumerate(names) if a != b
@@ -331,6 +330,7 @@ def kl_checks(suite, models, n_tokens):
             paths += [(Way(2, "auto", "on", batch), "f16") for batch in (1, 512)]
             paths.append((Way(2, "auto", "on", 1), "q8_0"))
         kl = {}
+        n_all = sum(map(len, segments))
         for index, tokens in enumerate(segments):
             truth, cpu = inputs(model, index, tokens)
             found = {"f32": truth, "cpu": cpu}
@@ -338,7 +338,7 @@ def kl_checks(suite, models, n_tokens):
                 name = f"{way}{'' if cache == 'f16' else f' {cache}'}"
                 found[name] = logits(suite, way, model, tokens, *cache_of(cache), limit_s=120)
             for pair, mean in all_kl(found).items():
-                kl[pair] = kl.get(pair, 0.0) + mean * len(tokens) / sum(map(len, segments))
+                kl[pair] = kl.get(pair, 0.0) + mean * len(tokens) / n_all
         return judged(
             {b: value for (a, b), value in kl.items() if a == "f32"},
             {f"{a} | {b}": value for (a, b), value in kl.items() if "f32" not in (a, b)},
