@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "ops/cuda/async_copy.cuh"
+
 namespace tandem::cuda::device {
 
 __device__ inline uint32_t cluster_rank() {
@@ -30,9 +32,8 @@ __device__ inline void cluster_wait() {
 /// *p = value in block `rank` of the cluster; p: in shared memory, at the same place in every block.
 __device__ inline void store_in_block(float* p, uint32_t rank, float value) {
 #if __CUDA_ARCH__ >= 900
-  const auto own = static_cast<uint32_t>(__cvta_generic_to_shared(p));
   uint32_t other;
-  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(other) : "r"(own), "r"(rank));
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(other) : "r"(shared_address(p)), "r"(rank));
   asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(other), "f"(value) : "memory");
 #endif
 }
