@@ -215,7 +215,8 @@ class Step {
     what_.step.sequences = ints_.data() + n_tokens_;
     what_.step.pages = ints_.data() + 2 * n_tokens_;
     what_.step.pages_stride = pages_a_sequence_;
-    parts_.assign(static_cast<size_t>(shape.n_sequences), {static_cast<int32_t>(shape.n_new), ints[0]});
+    parts_.assign(static_cast<size_t>(shape.n_sequences),
+                  {static_cast<int32_t>(shape.n_new), ints[0], shape.n_new > 1});
   }
   double layers_us(const std::function<void()>& layer, int n_replays) {
     return graph_us(

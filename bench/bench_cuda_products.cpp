@@ -1,7 +1,8 @@
 // Matrix products of many tokens on a GPU by road (ops/cuda/products.h): for the four shapes of a 70B layer
 // of one of two ranks, 1 to 4096 tokens (step: six formats, else Q4_K and Q6_K). Roads: gemv (step: as a
 // decode step asks for it, gate and up with their activation and rounding in one launch, down's input with 15
-// bits), batch (warps: its kernels of before Hopper), blas.
+// bits), batch (warps: its kernels of before Hopper), unpacked (weights made halves, then our own kernel or
+// cuBLASLt; own, blas: always that one; gated_: gate and up with their activation, to halves).
 //   bench_cuda_products [--benchmark_format=json]
 // Each run is eight products in a row on matrices of their own, so that the L2 doesn't help; time from CUDA
 // events. Counters: GB/s of weights as they lie in memory, TFLOP/s.
@@ -36,11 +37,13 @@ std::vector<CudaMatrix> matrices(TensorType type, const Shape& shape, int each) 
 }
 
 struct Way {
-  const char* name;
+  std::string name;
   ActForm form;
   Roads roads;  ///< all tokens on the one road
   bool by_warps = false;
   bool as_step = false;
+  bool by_blas = false;
+  bool own = false;  ///< as a deterministic one multiplies prompts
 };
 
 bool is_down(const Shape& shape) {
@@ -56,9 +59,10 @@ void run(benchmark::State& state, TensorType type, const Shape& shape, const Way
   const int64_t n_rows = pair ? shape.n_rows / 2 : shape.n_rows;
   std::vector<CudaMatrix> weights = matrices(type, {shape.name, n_rows, shape.n_cols}, pair ? 2 : 1);
   for (CudaMatrix& weight : weights) weight.set_roads(way.roads);
-  Products products(shape.n_rows * shape.n_cols);
-  CudaActivations x(n_tokens, {0, shape.n_cols}, way.as_step && is_down(shape) ? ActForm::q15 : way.form);
-  CudaActivations records(n_tokens, {0, n_rows}, ActForm::q15);
+  Products products(shape.n_rows * shape.n_cols, way.own);
+  CudaActivations x(n_tokens, {0, shape.n_cols},
+                    way.as_step && is_down(shape) && way.form != ActForm::f16 ? ActForm::q15 : way.form);
+  CudaActivations records(n_tokens, {0, n_rows}, way.form == ActForm::f16 ? ActForm::f16 : ActForm::q15);
   const DeviceBuffer<float> floats(static_cast<size_t>(n_tokens * shape.n_cols));
   check(cudaMemset(floats.data(), 0x3d, floats.bytes()));
   const DeviceBuffer<float> out(static_cast<size_t>(n_tokens * shape.n_rows));
@@ -72,10 +76,11 @@ void run(benchmark::State& state, TensorType type, const Shape& shape, const Way
     for (size_t i = 0; i < weights.size(); i += each) {
       GemvOptions options{pair ? Epilogue::swiglu : Epilogue::none, true};
       options.by_warps = way.by_warps;
+      options.by_blas = way.by_blas;
       if (pair) options.records = &records;
       const GemvOperand parts[] = {{&weights[i], nullptr, out.data(), n_rows},
                                    {&weights[i + each - 1], nullptr, out.data(), n_rows}};
-      products.multiply({parts, each}, x, n_tokens, options, stream.get());
+      products.multiply({parts, each}, x, n_tokens, options, stream.get(), way.own);
     }
   };
   all();
@@ -103,7 +108,7 @@ void register_all() {
       const std::string name = std::string(type_info(type).name) + "/" + shape.name;
       const auto add = [&](const Way& way, const std::vector<int64_t>& counts) {
         auto* bench = benchmark::RegisterBenchmark(
-            (std::string(way.name) + "/" + name).c_str(),
+            (way.name + "/" + name).c_str(),
             [type, &shape, way](benchmark::State& state) { run(state, type, shape, way); });
         for (const int64_t n : counts) bench->Arg(n);
         bench->UseManualTime()->Unit(benchmark::kMicrosecond)->MinTime(0.02);
@@ -114,7 +119,14 @@ void register_all() {
       add({"gemv", ActForm::q8, {kAll, kAll}}, {1, 2, 4, 8});
       add({"batch", ActForm::f16, {0, kAll}}, {1, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048});
       add({"warps", ActForm::f16, {0, kAll}, true}, {1, 4, 8, 16, 32, 64, 128, 256});
-      add({"blas", ActForm::f16, {0, 0}}, {64, 128, 256, 512, 1024, 2048, kMostTokens});
+      for (const bool gate : {false, true}) {
+        const std::string gated = gate ? "gated_" : "";
+        if (gate && !is_gate_up(shape)) continue;
+        const std::vector<int64_t> counts = {64, 128, 256, 512, 1024, 2048, kMostTokens};
+        add({gated + "unpacked", ActForm::f16, {0, 0}, false, gate}, counts);
+        add({gated + "own", ActForm::f16, {0, 0}, false, gate, false, true}, counts);
+        add({gated + "blas", ActForm::f16, {0, 0}, false, gate, true}, counts);
+      }
     }
   }
 }

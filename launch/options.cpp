@@ -120,8 +120,10 @@ void add_model_options(OptionParser& parser, ModelOptions& options, bool several
   parser.add_choice("graphs", options.graphs, {"on", "off"}, "steps of few tokens as CUDA graphs");
   parser.add_choice("tune", options.tune, {"auto", "off", "again"},
                     "GPUs: kernels by number of tokens as once measured and kept; off: as built in");
-  parser.add_flag("deterministic", options.deterministic,
-                  "GPUs: one rank count gives the same bits by every --comm, with graphs or without");
+  parser.add_flag(
+      "deterministic", options.deterministic,
+      "GPUs: one rank count gives the same bits by every --comm, with graphs or without, whatever "
+      "else is computed");
   parser.add_integer("threads,t", options.n_threads, 0, kMostThreads,
                      "threads of each rank; 0: its share of the cores");
   parser.add_integer("ctx-size,c", options.n_ctx, 0, kMostPositions,

@@ -78,6 +78,9 @@ struct StepSequence {
   int32_t first_position = 0;  ///< of its first token
   std::span<const int32_t> pages;
   int32_t slot = 0;  ///< where a TokenSampler samples
+  /// How many of its tokens, the first ones, are of the request's prompt: for backends whose bits differ
+  /// between those and the generated ones.
+  int64_t n_prompt = 0;
 };
 struct StepBatch {
   std::span<const int32_t> tokens;
@@ -126,6 +129,13 @@ struct NormSpec {
   Readers later = {};
 };
 
+/// Which tokens' keys and values are the same bits however the tokens were cut into steps.
+enum class Exactness : uint8_t {
+  none,
+  prompts,  ///< a prompt's; a generated token's too, but other bits than the same token's of a prompt
+  all,
+};
+
 /// A device's time from the begin of a first step to the end of a last one.
 struct DeviceTime {
   int64_t n_steps = 0;
@@ -169,8 +179,7 @@ class Backend {
   /// How many steps may be launched before the results of the one before them are collected: 0 where a step
   /// is done when its last verb returns. The same on every rank.
   virtual int lookahead() const { return 0; }
-  /// Whether a token's keys and values are the same bits however the tokens were cut into steps.
-  virtual bool exact_at_any_cut() const { return false; }
+  virtual Exactness exactness() const { return Exactness::none; }
 
   /// residual = scale × the tokens' rows of the table, of which this rank holds the rows `vocab`; then the
   /// first norm. Collective.

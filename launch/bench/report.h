@@ -40,8 +40,7 @@ struct BenchContext {
 ///   n_parallel: sequences at once; avg_ts counts all their tokens
 ///   comm: how GPUs' partial sums travelled (peer, nccl, mpi; single: one rank)
 ///   road: which kernels multiplied the layers' matrices on rank 0's GPU in what was timed (gemv, batch,
-///   blas;
-///     gemv+batch where matrices or steps differ)
+///     unpacked; gemv+batch where matrices or steps differ)
 ///   weight_bytes_step: that all ranks together must read for one decode step; weight_bytes_token: the same
 ///     by n_parallel; weight_gbps: those by the step's time; sweep_gbps: what a plain read reaches;
 ///     sweep_percent

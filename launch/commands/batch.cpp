@@ -64,7 +64,7 @@ void add_batch_options(OptionParser& parser, BatchOptions& o) {
   add_model_options(parser, o.model);
   parser.add_flag(
       "any-order", o.any_order,
-      "GPUs: not --deterministic, which batch takes for granted: faster, but a result's last bits, "
+      "GPUs: not --deterministic, which batch takes for granted: a little faster, but a result's last bits, "
       "and so its text, may depend on what else is computed");
   add_sampling_options(parser, o.sampling);
   parser.add_integer(

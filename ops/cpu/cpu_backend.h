@@ -72,7 +72,7 @@ class CpuBackend final : public Backend {
       : exchange_(exchange), pool_(options.n_threads, options.cpus, options.spin_us), isa_(best_isa()) {}
 
   std::string_view kind() const override { return "CPU"; }
-  bool exact_at_any_cut() const override { return true; }
+  Exactness exactness() const override { return Exactness::all; }
   std::string describe() const override {
     return "CPU (" + std::string(isa_name(isa_)) + ", " + std::to_string(pool_.n_threads()) +
            (pool_.n_threads() == 1 ? " thread)" : " threads)");

@@ -184,10 +184,10 @@ void launch_attention(const Attention& what, int64_t n_tokens, bool appends, boo
   if (fills) what.out->fill(args.rows, what.out->cols().size(), n_tokens, what.not_finite, stream);
 }
 
-// --- steps in which sequences have several tokens
+// --- steps in which tokens of a sequence go together
 
 PromptKernel prompt_kernel_for(const Attention& what) {
-  if (std::none_of(what.parts.begin(), what.parts.end(), [](const auto& part) { return part.n_tokens > 1; }))
+  if (std::none_of(what.parts.begin(), what.parts.end(), [](const auto& part) { return part.together; }))
     return {};
   const int shared_bytes = what.scratch->shared_bytes();
   const CudaKvType type = what.cache.type;
@@ -237,7 +237,7 @@ void launch_prompts(PromptArgs& args, const PromptKernel& kernel, bool early, cu
   launch(prompt_merge_kernel(), merge, &args, stream);
 }
 
-/// The sequences with several tokens, kMaxPromptParts a launch.
+/// The parts that go together, kMaxPromptParts a launch.
 void attend_prompts(const Attention& what, const AttentionArgs& all, const PromptKernel& kernel, bool early,
                     cudaStream_t stream) {
   PromptArgs args;
@@ -252,7 +252,7 @@ void attend_prompts(const Attention& what, const AttentionArgs& all, const Promp
   };
   int32_t token = 0;
   for (const AttentionPart& part : what.parts) {
-    if (part.n_tokens > 1) {
+    if (part.together && part.n_tokens > 0) {
       const int64_t n_rows = int64_t{part.n_tokens} * what.scratch->max_group();
       args.n_tiles += static_cast<int32_t>(ceil_div(n_rows, kernel.tile_rows));
       args.parts[args.n_parts++] = {token, part.n_tokens, args.n_tiles};
@@ -264,7 +264,7 @@ void attend_prompts(const Attention& what, const AttentionArgs& all, const Promp
   flush();
 }
 
-/// The runs of sequences with one token.
+/// The runs of tokens that go by themselves.
 void attend_singles(const Attention& what, const AttentionArgs& all, bool early, cudaStream_t stream) {
   int64_t token = 0;
   int64_t run = 0;  // tokens before this one
@@ -279,12 +279,9 @@ void attend_singles(const Attention& what, const AttentionArgs& all, bool early,
     run = 0;
   };
   for (const AttentionPart& part : what.parts) {
-    if (part.n_tokens == 1) {
-      ++run;
-    } else {
-      flush();
-    }
+    if (part.together) flush();
     token += part.n_tokens;
+    if (!part.together) run += part.n_tokens;
   }
   flush();
 }

@@ -2,10 +2,10 @@
 // cache, then softmax(scale · q·K) · V with grouped-query heads and an optional sliding window, written in
 // the form that the output projection reads. Called by the backend, once or twice a layer.
 //
-// Two roads: kernels that take a token at a time (attention_mma_core.cuh, attention_plain.cu), and for
-// sequences with several tokens in the step one that takes many query rows at once
-// (prompt_attention_kernel.cuh, and prompt_attention_volta_core.cuh), where the cache, the head size and the
-// device allow it. A step that has both kinds of sequences goes both roads.
+// Two roads: kernels that take a token at a time (attention_mma_core.cuh, attention_plain.cu), and one that
+// takes many query rows at once (prompt_attention_kernel.cuh, and prompt_attention_volta_core.cuh), where the
+// cache, the head size and the device allow it. The step's parts say which is whose: a step goes both roads
+// where it has both kinds.
 //
 // Every launch reads the step's tokens from the StepView on the device, so a captured graph of one-token
 // sequences can be replayed while positions, pages and lengths change. The bits of an output row depend on
@@ -59,10 +59,11 @@ class AttentionScratch {
   DeviceBuffer<std::byte> memory_;
 };
 
-/// The tokens of one sequence in a step.
+/// Some tokens of one sequence in a step, one behind another.
 struct AttentionPart {
   int32_t n_tokens = 0;
   int32_t first_position = 0;
+  bool together = false;  ///< by the road of many query rows, where there is one; else each by itself
 };
 
 /// One layer's attention.
@@ -88,7 +89,7 @@ struct Attention {
   CudaActivations* out = nullptr;  ///< columns: this rank's heads × head_dim of the output projection's
   /// Or floats instead of `out`, where not null; may be q where q_stride is n_heads · head_dim.
   float* rows = nullptr;                 // (n_tokens, n_heads * head_dim)
-  std::span<const AttentionPart> parts;  ///< the step's sequences, in order; none: a token at a time
+  std::span<const AttentionPart> parts;  ///< all of the step's tokens, in order; none: a token at a time
 };
 
 /// Norms and rotates q in place and k, and appends k and v to the cache, for n_tokens tokens of the step.
@@ -96,7 +97,7 @@ struct Attention {
 void rope_append(const Attention& what, int64_t n_tokens, bool early, cudaStream_t stream);
 
 /// The tokens' output rows; their keys and values, and those of every position before them, are in the cache.
-/// Where a part has several tokens, q may be changed.
+/// Where a part goes together, q may be changed.
 void attend(const Attention& what, int64_t n_tokens, bool early, cudaStream_t stream);
 
 /// rope_append() and attend() in one launch, for steps in which no two tokens are of one sequence. q stays

@@ -67,10 +67,38 @@ size_t CudaBackend::workspace_bytes() const {
          (sampler_ ? sampler_->bytes() : 0);
 }
 
+/// Which roads the step's tokens take: by their number, or, where bits must not depend on that, prompts' and
+/// others by their own each.
+void CudaBackend::note_tokens(const StepBatch& batch) {
+  parts_.clear();
+  runs_.clear();
+  one_each_ = batch.sequences.size() == batch.tokens.size();
+  const auto add_run = [&](int64_t n, bool prompt) {
+    if (n == 0) return;
+    const int64_t begin = runs_.empty() ? 0 : runs_.back().tokens.end;
+    if (runs_.empty() || runs_.back().prompt != prompt) runs_.push_back({{begin, begin}, prompt});
+    runs_.back().tokens.end = begin + n;
+  };
+  for (const StepSequence& sequence : batch.sequences) {
+    const int64_t n_together = options_.deterministic  ? sequence.n_prompt
+                               : sequence.n_tokens > 1 ? sequence.n_tokens
+                                                       : 0;
+    const int64_t n_single = sequence.n_tokens - n_together;
+    const auto first = sequence.first_position;
+    if (n_together > 0) parts_.push_back({static_cast<int32_t>(n_together), first, true});
+    if (n_single > 0)
+      parts_.push_back({static_cast<int32_t>(n_single), first + static_cast<int32_t>(n_together), false});
+    if (!options_.deterministic) continue;
+    one_each_ = one_each_ && n_together == 0;
+    add_run(n_together, true);
+    add_run(n_single, false);
+  }
+}
+
 void CudaBackend::run_step(const StepBatch& batch, const std::function<void()>& verbs) {
   await_sent();  // a recorded step doesn't ask
   n_tokens_ = static_cast<int64_t>(batch.tokens.size());
-  one_each_ = batch.sequences.size() == batch.tokens.size();
+  note_tokens(batch);
   // Many tokens of experts are counted by the host, in the middle of the step: more than an expert's roads,
   // which are never tuned below that, have for GEMV.
   const bool counts_experts =
@@ -82,11 +110,6 @@ void CudaBackend::run_step(const StepBatch& batch, const std::function<void()>& 
   step_ = recorded ? &*few_ : &*many_;
   step_->upload(batch, next_number_, sampler_ ? sampler_->host_offset() : 0, stream_.get());
   clock_.begin(stream_.get());
-  parts_.clear();  // which, when it is empty, sends each token by the road of single ones
-  for (const StepSequence& sequence : batch.sequences) {
-    if (options_.deterministic) break;
-    parts_.push_back({static_cast<int32_t>(sequence.n_tokens), sequence.first_position});
-  }
   const auto run = [&] {
     n_exchanges_ = 0;
     step_roads_ = {};

@@ -41,7 +41,7 @@ void CudaBackend::partial_product(const Matrix& weight, ActivationSet& x) {
     options.peers = peer_windows(n_exchanges_);
     sent_ = true;
   }
-  step_roads_.add(products_->multiply({&part, 1}, input, n_tokens_, options, stream_.get()));
+  multiply({&part, 1}, input, {0, n_tokens_}, options);
 }
 
 bool CudaBackend::exchanges_bulk() const {
@@ -88,16 +88,16 @@ void CudaBackend::start_exchange(Range tokens, size_t piece) {
 }
 
 /// Tokens that are multiplied at once; of those that are copied, a multiple. Copies cost no multiprocessors,
-/// and most of an exchange's time goes by beside the unpacking of the next weights, so a product by cuBLASLt
-/// is not cut into less than a wave of tiles (of 128 x 256 on the 132 multiprocessors of a Hopper GPU): half
-/// a wave takes as long as a whole one. Where nothing is unpacked the product takes its tokens some at a time
-/// anyhow, and its own end is all that an exchange can go by beside: it is cut as copies are. An all-reduce
-/// of kernels takes longer than the unpacking and is worth two pieces sooner.
+/// and most of an exchange's time goes by beside the unpacking of the next weights, so a product with
+/// unpacked weights is not cut into less than a wave of tiles (of 128 x 256 on the 132 multiprocessors of a
+/// Hopper GPU): half a wave takes as long as a whole one. Where nothing is unpacked the product takes its
+/// tokens some at a time anyhow, and its own end is all that an exchange can go by beside: it is cut as
+/// copies are. An all-reduce of kernels takes longer than the unpacking and is worth two pieces sooner.
 int64_t CudaBackend::piece_tokens(const GemvOperand& part, ActForm form) const {
   constexpr int64_t kWaveFloats = int64_t{1} << 22;  // that a wave of tiles makes
   constexpr int64_t kLeastTokens = 256;              // that are worth cutting for an all-reduce
   if (!cut_for_copies()) return round_up(ceil_div(n_tokens_, n_tokens_ < kLeastTokens ? 1 : 2), kGrain);
-  const bool waves = products_->road_of({&part, 1}, form, n_tokens_) == Road::blas;
+  const bool waves = products_->road_of({&part, 1}, form, n_tokens_, has_prompts()) == Road::unpacked;
   const int64_t step = copied_tokens();
   const int64_t n = std::max<int64_t>(1, waves ? n_tokens_ * shape_.n_embd / kWaveFloats : kMostPieces);
   return round_up(ceil_div(n_tokens_, std::min(n, int64_t{kMostPieces})), step);
@@ -115,11 +115,7 @@ void CudaBackend::partial_pieces(const GemvOperand& part, ActivationSet& x) {
     return Range{begin, std::min(n_tokens_, begin + step)};
   };
   for (size_t i = 0; i < n; ++i) {
-    GemvOptions options{Epilogue::none, false};
-    options.first_token = tokens(i).begin;
-    if (!matrix.empty())
-      step_roads_.add(
-          products_->multiply({&part, 1}, input_of(x, matrix), tokens(i).size(), options, stream_.get()));
+    if (!matrix.empty()) multiply({&part, 1}, input_of(x, matrix), tokens(i), {Epilogue::none, false});
     pieces_[i].ready.record(stream_);
   }
   for (size_t i = 0; i < n; ++i) start_exchange(tokens(i), i);
@@ -144,7 +140,7 @@ void CudaBackend::reduce_bulk(AddNorm what, Readers next, Readers later) {
     pieces_[0].ready.record(stream_);
     start_exchange({0, n_tokens_}, 0);
   }
-  products_->prepare(next, later, n_tokens_, stream_.get());
+  products_->prepare(next, later, n_tokens_, stream_.get(), has_prompts());
   what.slots[0] = partial_.data();
   what.n_slots = 1;
   if (copies_bulk()) {

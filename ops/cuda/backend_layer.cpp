@@ -3,6 +3,23 @@
 
 namespace tandem::cuda {
 
+/// Products of the step's `tokens`, by the roads of their kinds.
+void CudaBackend::multiply(std::span<const GemvOperand> parts, const CudaActivations& x, Range tokens,
+                           GemvOptions options) {
+  const auto multiply_run = [&](Range run, bool prompt) {
+    options.first_token = run.begin;
+    step_roads_.add(products_->multiply(parts, x, run.size(), options, stream_.get(), prompt));
+  };
+  if (runs_.empty() || x.form() != ActForm::f16) {
+    multiply_run(tokens, false);
+    return;
+  }
+  for (const TokenRun& run : runs_) {
+    const Range both{std::max(run.tokens.begin, tokens.begin), std::min(run.tokens.end, tokens.end)};
+    if (both.begin < both.end) multiply_run(both, run.prompt);
+  }
+}
+
 /// The parts' products with the form of x that each reads.
 void CudaBackend::products(std::span<const GemvOperand> parts, ActivationSet& x) {
   for (const ActForm form : {ActForm::f32, ActForm::q8, ActForm::q15, ActForm::f16}) {
@@ -12,8 +29,8 @@ void CudaBackend::products(std::span<const GemvOperand> parts, ActivationSet& x)
       if (products_->form_of(on_device(*part.weight), n_tokens_) == form) same[n++] = part;
     }
     if (n == 0) continue;
-    step_roads_.add(products_->multiply({same.data(), n}, x.get(form, same[0].weight->cols()), n_tokens_,
-                                        {Epilogue::none, early()}, stream_.get()));
+    multiply({same.data(), n}, x.get(form, same[0].weight->cols()), {0, n_tokens_},
+             {Epilogue::none, early()});
   }
 }
 
@@ -70,11 +87,12 @@ void CudaBackend::gate_rows(const DeviceMatrix& gate, const DeviceMatrix& up, Ga
   if (gate.type() == up.type()) {
     const CudaActivations& input = input_of(normed_, gate);
     GemvOptions options{epilogue_of(kind), early()};
-    if (products_->writes_records(parts, input.form(), n_tokens_, hidden)) {
+    const bool alike = runs_.size() <= 1;  // else rows become halves when all of them are there
+    if (alike && products_->writes_records(parts, input.form(), n_tokens_, hidden, prompts_alone())) {
       options.records = &hidden;
       options.not_finite = not_finite_.data();
     }
-    step_roads_.add(products_->multiply(parts, input, n_tokens_, options, stream_.get()));
+    multiply(parts, input, {0, n_tokens_}, options);
     if (options.records != nullptr) return;
   } else {
     products(parts, normed_);

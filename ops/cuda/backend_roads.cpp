@@ -33,8 +33,8 @@ std::optional<RoadKey> CudaBackend::key_of(const Product& product) const {
   const std::vector<CudaMatrix*> parts = parts_with_rows(product);
   if (parts.empty() || !go_together(product) || options_.deterministic) return std::nullopt;
   const bool batch = has_batch_kernel(parts[0]->type());
-  const bool blas = products_->has_blas();
-  if (product.of_expert ? !batch || !blas : !batch && !blas) return std::nullopt;  // there is one road
+  const bool unpacks = products_->has_unpacked(parts[0]->type());
+  if (product.of_expert ? !batch || !unpacks : !batch && !unpacks) return std::nullopt;  // there is one road
   RoadKey key;
   for (const CudaMatrix* part : parts) key.parts.push_back({part->type(), part->n_rows()});
   key.n_cols = parts[0]->n_cols();

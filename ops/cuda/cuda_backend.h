@@ -119,6 +119,10 @@ class CudaBackend final : public Backend, public TokenSampler, public RoadTuner 
 
   std::optional<DeviceTime> take_device_time() override { return clock_.take(); }
 
+  Exactness exactness() const override {
+    return options_.deterministic ? Exactness::prompts : Exactness::none;
+  }
+
   RoadTuner* road_tuner() override { return this; }
   std::optional<RoadKey> key_of(const Product& product) const override;
   std::optional<Roads> measure(std::span<const Product> alike) override;
@@ -151,6 +155,14 @@ class CudaBackend final : public Backend, public TokenSampler, public RoadTuner 
   bool cut_for_copies() const {
     return collective_->has_windows() && copies_.carries(n_tokens_ * shape_.n_embd);
   }
+  void note_tokens(const StepBatch& batch);
+  /// Whether the tokens are prompts' alone, where that counts: in a deterministic step.
+  bool prompts_alone() const { return runs_.size() == 1 && runs_[0].prompt; }
+  bool has_prompts() const {
+    return std::any_of(runs_.begin(), runs_.end(), [](const TokenRun& run) { return run.prompt; });
+  }
+  void multiply(std::span<const GemvOperand> parts, const CudaActivations& x, Range tokens,
+                GemvOptions options);
   void products(std::span<const GemvOperand> parts, ActivationSet& x);
   void partial_product(const Matrix& weight, ActivationSet& x);
   int64_t copied_tokens() const;
@@ -192,8 +204,14 @@ class CudaBackend final : public Backend, public TokenSampler, public RoadTuner 
   // --- the step
   StepBuffer* step_ = nullptr;
   int64_t n_tokens_ = 0;
+  /// Neighbouring tokens that are all prompts', or all not.
+  struct TokenRun {
+    Range tokens;
+    bool prompt = false;
+  };
+  std::vector<TokenRun> runs_;  // of a deterministic step; else none
   std::vector<AttentionPart> parts_;
-  bool one_each_ = false;        // no two of its tokens are of one sequence
+  bool one_each_ = false;        // each token is a sequence's only one, and takes the road of single ones
   Attention layer_attention_;    // what rope_append() was given: attend() launches both at once where it can
   uint32_t next_number_ = 1;     // of the next step's first exchange with the peers
   uint32_t n_exchanges_ = 0;     // of this step, so far

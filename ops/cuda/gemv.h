@@ -27,6 +27,7 @@ struct GemvOptions {
   bool early = false;                  ///< see gemv()
   bool fixed = false;                  ///< one order of sums, whatever the number of tokens
   bool by_warps = false;               ///< batch_product() as before Hopper, also where warpgroups are faster
+  bool by_blas = false;                ///< unpacked weights by cuBLASLt, also where our own kernel is faster
   int64_t first_token = 0;             ///< of x and of the outputs
   const int32_t* expert = nullptr;     ///< on the device: which expert, where the parts have some
   const float* factor = nullptr;       ///< on the device: multiplies every output; or null

@@ -4,6 +4,7 @@
 
 #include "ops/core/check.h"
 #include "ops/cuda/format_kernels.h"
+#include "ops/cuda/gemm.h"
 #include "ops/cuda/rows.h"
 #include "ops/quant/formats.h"
 
@@ -41,7 +42,11 @@ void unpack_tiles(const CudaMatrix& weight, Range tiles, std::byte* to, cudaStre
   });
 }
 
-/// Of the tokens from `first` on.
+const float* scales_from(const CudaActivations& x, int64_t token) {
+  return reinterpret_cast<const float*>(reinterpret_cast<const std::byte*>(x.scales()) +
+                                        token * x.token_bytes());
+}
+
 RawRows raw_rows(const GemvOperand& part, const CudaActivations& x, Range tokens) {
   RawRows rows;
   rows.data = part.out + tokens.begin * part.out_stride;
@@ -49,8 +54,7 @@ RawRows raw_rows(const GemvOperand& part, const CudaActivations& x, Range tokens
   rows.n_rows = part.weight->n_rows();
   rows.n_tokens = tokens.size();
   if (x.form() == ActForm::f16) {
-    rows.scales = reinterpret_cast<const float*>(reinterpret_cast<const std::byte*>(x.scales()) +
-                                                 tokens.begin * x.token_bytes());
+    rows.scales = scales_from(x, tokens.begin);
     rows.scale_stride = x.token_bytes();
     rows.power = 1.0F / half_weight_power(part.weight->type());
   }
@@ -62,8 +66,9 @@ RawRows raw_rows(const GemvOperand& part, const CudaActivations& x, Range tokens
 Products::Products(int64_t most_elements, bool deterministic)
     : deterministic_(deterministic), capacity_(capacity_for(most_elements)) {
   std::string why_not;
+  gemm_ = Gemm::open();
   if (!deterministic) blas_ = Blas::open(why_not);
-  if (blas_) unpacked_ = DeviceBuffer<std::byte>(capacity_);
+  if (gemm_ || blas_) unpacked_ = DeviceBuffer<std::byte>(capacity_);
 }
 
 size_t Products::bytes_of(int64_t most_elements, int n_multiprocessors) {
@@ -76,32 +81,40 @@ size_t Products::bytes() const {
 
 ActForm Products::form_of(const DeviceMatrix& matrix, int64_t n_tokens) const {
   const TensorType type = matrix.type();
+  if (deterministic_) return has_batch_kernel(type) ? ActForm::f16 : matrix.form();
   const bool few = n_tokens <= matrix.roads().gemv;
-  if (is_float(type)) return blas_ && !few && unpacked_bytes(type) == 2 ? ActForm::f16 : ActForm::f32;
-  if (has_batch_kernel(type)) return few && !deterministic_ ? matrix.form() : ActForm::f16;
-  return blas_ && !few ? ActForm::f16 : matrix.form();
+  const bool unpacks = has_unpacked(type) && !few;
+  if (is_float(type)) return unpacks && unpacked_bytes(type) == 2 ? ActForm::f16 : ActForm::f32;
+  if (has_batch_kernel(type)) return few ? matrix.form() : ActForm::f16;
+  return unpacks ? ActForm::f16 : matrix.form();
 }
 
-Road Products::road_of(std::span<const GemvOperand> parts, ActForm form, int64_t n_tokens) const {
+Road Products::road_of(std::span<const GemvOperand> parts, ActForm form, int64_t n_tokens,
+                       bool prompt) const {
+  if (deterministic_) {
+    if (form != ActForm::f16) return Road::gemv;
+    return prompt && gemm_ ? Road::unpacked : Road::batch;
+  }
   const Roads& roads = parts[0].weight->roads();
-  if (form == ActForm::f32) return blas_ && n_tokens > roads.gemv ? Road::blas : Road::gemv;
+  if (form == ActForm::f32) return blas_ && n_tokens > roads.gemv ? Road::unpacked : Road::gemv;
   if (form != ActForm::f16) return Road::gemv;
   const bool batch = std::all_of(parts.begin(), parts.end(), [](const GemvOperand& part) {
     return has_batch_kernel(part.weight->type());
   });
-  require(batch || blas_, "products: no kernel for halves");
-  return blas_ && (n_tokens > roads.batch || !batch) ? Road::blas : Road::batch;
+  const bool unpacks = has_unpacked(parts[0].weight->type());
+  require(batch || unpacks, "products: no kernel for halves");
+  return unpacks && (n_tokens > roads.batch || !batch) ? Road::unpacked : Road::batch;
 }
 
 Road Products::multiply(std::span<const GemvOperand> parts, const CudaActivations& x, int64_t n_tokens,
-                        const GemvOptions& options, cudaStream_t stream) {
+                        const GemvOptions& options, cudaStream_t stream, bool prompt) {
   require(!parts.empty(), "products: parts");
-  const Road road = road_of(parts, x.form(), n_tokens);
+  const Road road = road_of(parts, x.form(), n_tokens, prompt);
   GemvOptions own = options;
   own.fixed = deterministic_;
   if (road == Road::gemv) gemv(parts, x, n_tokens, own, stream);
   if (road == Road::batch) multiply_batch(parts, x, n_tokens, own, stream);
-  if (road == Road::blas) multiply_blas(parts, x, n_tokens, own, stream);
+  if (road == Road::unpacked) multiply_unpacked(parts, x, n_tokens, own, stream);
   return road;
 }
 
@@ -145,29 +158,50 @@ const std::byte* Products::unpack_all(std::span<const CudaMatrix* const> weights
   return unpacked_.data();
 }
 
-namespace {
-
-BlasProduct blas_product(const GemvOperand& part, const std::byte* w, Range rows, const CudaActivations& x,
-                         Range tokens) {
-  const bool halves = x.form() == ActForm::f16;
-  BlasProduct product;
-  product.type = halves ? BlasType::halves : BlasType::floats;
-  product.w = w;
-  product.x = x.data() + tokens.begin * x.token_bytes();
-  product.out = part.out + tokens.begin * part.out_stride + rows.begin;
-  product.m = rows.size();
-  product.n = tokens.size();
-  product.k = stored_cols(*part.weight);
-  product.x_stride = x.token_bytes() / (halves ? 2 : 4);
-  product.out_stride = part.out_stride;
-  return product;
+/// The part's rows `rows` by our own kernel, whose unpacked weights begin at `w`. raw: without scales and
+/// biases.
+GemmPart Products::gemm_part(const GemvOperand& part, const std::byte* w, Range rows, int64_t first_token,
+                             bool raw) {
+  GemmPart out;
+  out.w = w;
+  out.m = rows.size();
+  out.out = part.out + first_token * part.out_stride + rows.begin;
+  out.out_stride = part.out_stride;
+  if (raw) return out;
+  out.power = 1.0F / half_weight_power(part.weight->type());
+  if (part.bias != nullptr) out.bias = part.bias + rows.begin;
+  return out;
 }
 
-}  // namespace
+void Products::multiply_own(std::span<const GemmPart> parts, Epilogue gate, const CudaActivations& x,
+                            Range tokens, bool raw, cudaStream_t stream) {
+  GemmProduct product;
+  product.parts = parts;
+  product.x = x.data() + tokens.begin * x.token_bytes();
+  product.n = tokens.size();
+  product.k = segments_of(x.cols()).size() * kSegmentCols;
+  product.x_stride = x.token_bytes() / 2;
+  product.gate = gate;
+  if (!raw) {
+    product.scales = scales_from(x, tokens.begin);
+    product.scale_stride = x.token_bytes();
+  }
+  gemm_->multiply(product, stream);
+}
 
-/// Some rows at a time, where a matrix doesn't fit.
-void Products::multiply_panels(const GemvOperand& part, const CudaActivations& x, Range tokens,
-                               cudaStream_t stream) {
+/// Some of the product's tokens with some of the part's rows by cuBLASLt.
+void Products::multiply_blas(const GemvOperand& part, const std::byte* w, Range rows,
+                             const CudaActivations& x, Range tokens, cudaStream_t stream) {
+  const bool halves = x.form() == ActForm::f16;
+  blas_->multiply({halves ? BlasType::halves : BlasType::floats, w, x.data() + tokens.begin * x.token_bytes(),
+                   part.out + tokens.begin * part.out_stride + rows.begin, rows.size(), tokens.size(),
+                   stored_cols(*part.weight), x.token_bytes() / (halves ? 2 : 4), part.out_stride},
+                  stream);
+}
+
+/// Some rows at a time, where a matrix doesn't fit. raw: scales and biases are still to come.
+void Products::multiply_panels(const GemvOperand& part, const CudaActivations& x, Range tokens, bool own,
+                               bool raw, cudaStream_t stream) {
   ready_.clear();
   const CudaMatrix& weight = *part.weight;
   const size_t tile_bytes = unpacked_row_bytes(weight) * kTileRows;
@@ -178,23 +212,28 @@ void Products::multiply_panels(const GemvOperand& part, const CudaActivations& x
     const int64_t end = std::min(n_tiles, tile + panel);
     unpack_tiles(weight, {tile, end}, unpacked_.data(), stream);
     const Range rows{tile * kTileRows, std::min(weight.n_rows(), end * kTileRows)};
-    blas_->multiply(blas_product(part, unpacked_.data(), rows, x, tokens), stream);
+    if (own) {
+      const GemmPart part_of_it = gemm_part(part, unpacked_.data(), rows, tokens.begin, raw);
+      multiply_own({&part_of_it, 1}, Epilogue::none, x, tokens, raw, stream);
+    } else {
+      multiply_blas(part, unpacked_.data(), rows, x, tokens, stream);
+    }
   }
 }
 
 bool Products::writes_records(std::span<const GemvOperand> parts, ActForm form, int64_t n_tokens,
-                              const CudaActivations& out) const {
+                              const CudaActivations& out, bool prompt) const {
   const CudaMatrix& weight = *parts[0].weight;
-  const Road road = road_of(parts, form, n_tokens);
-  if (road == Road::blas) return writes_halves(weight.n_rows(), out);
+  const Road road = road_of(parts, form, n_tokens, prompt);
+  if (road == Road::unpacked) return writes_halves(weight.n_rows(), out);
   return road == Road::gemv && cuda::writes_records(weight.type(), weight.n_rows(), out);
 }
 
-void Products::multiply_blas(std::span<const GemvOperand> parts, const CudaActivations& x, int64_t n_tokens,
-                             const GemvOptions& options, cudaStream_t stream) {
+void Products::multiply_unpacked(std::span<const GemvOperand> parts, const CudaActivations& x,
+                                 int64_t n_tokens, const GemvOptions& options, cudaStream_t stream) {
   require(options.expert == nullptr && options.factor == nullptr && !options.accumulate &&
               options.peers.n_ranks == 0,
-          "products: options that are not for cuBLASLt");
+          "products: options that are not for unpacked weights");
   const Range tokens{options.first_token, options.first_token + n_tokens};
   std::vector<const CudaMatrix*> weights;
   std::vector<GemvOperand> full;
@@ -204,53 +243,88 @@ void Products::multiply_blas(std::span<const GemvOperand> parts, const CudaActiv
     full.push_back(part);
     weights.push_back(part.weight);
   }
+  const bool gated = options.epilogue != Epilogue::none;
+  require(!gated || full.size() == 2, "products: gate and up", full.size());
   const std::byte* w = unpack_all(weights, stream);
-  for (const GemvOperand& part : full) {
-    if (w != nullptr) {
-      blas_->multiply(blas_product(part, w, {0, part.weight->n_rows()}, x, tokens), stream);
+  const bool own = takes_own(full, x.form(), n_tokens, options);
+  const bool raw = !own || (gated && w == nullptr);  // scales, biases and gates are still to come
+  if (own && w != nullptr) {
+    std::vector<GemmPart> own_parts;
+    for (const GemvOperand& part : full) {
+      own_parts.push_back(gemm_part(part, w, {0, part.weight->n_rows()}, tokens.begin, raw));
       w += unpacked_matrix_bytes(*part.weight);
-    } else {
-      multiply_panels(part, x, tokens, stream);
+    }
+    multiply_own(own_parts, options.epilogue, x, tokens, raw, stream);
+  } else {
+    for (const GemvOperand& part : full) {
+      if (w == nullptr) {
+        multiply_panels(part, x, tokens, own, raw, stream);
+        continue;
+      }
+      multiply_blas(part, w, {0, part.weight->n_rows()}, x, tokens, stream);
+      w += unpacked_matrix_bytes(*part.weight);
     }
   }
-  if (options.epilogue != Epilogue::none) {
-    require(full.size() == 2, "products: gate and up", full.size());
-    const RawRows gate = raw_rows(full[0], x, tokens);
-    const RawRows up = raw_rows(full[1], x, tokens);
-    if (options.records != nullptr) {
-      gate_halves(options.epilogue, gate, up, *options.records, tokens.begin, options.not_finite, stream);
-    } else {
-      gate_rows(options.epilogue, gate, up, stream);
-    }
-    return;
-  }
-  for (const GemvOperand& part : full) {
-    if (x.form() == ActForm::f16 || part.bias != nullptr)
-      finish_rows(raw_rows(part, x, tokens), part.bias, stream);
+  if (raw) {
+    finish(full, x, tokens, options, stream);
+  } else if (options.records != nullptr) {
+    RawRows rows = raw_rows(full[0], x, tokens);
+    rows.scales = nullptr;
+    rows.power = 1;
+    halve_rows(rows, *options.records, tokens.begin, options.not_finite, stream);
   }
 }
 
-/// Adds the matrices that n_tokens are multiplied with by cuBLASLt as halves. False where others are among
-/// them.
-bool Products::add_unpacked(std::span<const Matrix* const> weights, int64_t n_tokens,
+/// Whether our own kernel takes a product with unpacked weights: where it alone may, or is faster.
+bool Products::takes_own(std::span<const GemvOperand> parts, ActForm form, int64_t n_tokens,
+                         const GemvOptions& options) const {
+  if (!gemm_ || form != ActForm::f16 || options.by_blas) return false;
+  if (!blas_) return true;
+  int64_t n_rows = 0;
+  for (const GemvOperand& part : parts) n_rows += part.weight->n_rows();
+  return options.epilogue == Epilogue::none && gemm_->fills(n_rows, n_tokens);
+}
+
+/// Scales, biases and gates of sums that lack them.
+void Products::finish(std::span<const GemvOperand> parts, const CudaActivations& x, Range tokens,
+                      const GemvOptions& options, cudaStream_t stream) {
+  if (options.epilogue == Epilogue::none) {
+    for (const GemvOperand& part : parts) {
+      if (x.form() == ActForm::f16 || part.bias != nullptr)
+        finish_rows(raw_rows(part, x, tokens), part.bias, stream);
+    }
+    return;
+  }
+  const RawRows gate = raw_rows(parts[0], x, tokens);
+  const RawRows up = raw_rows(parts[1], x, tokens);
+  if (options.records != nullptr) {
+    gate_halves(options.epilogue, gate, up, *options.records, tokens.begin, options.not_finite, stream);
+  } else {
+    gate_rows(options.epilogue, gate, up, stream);
+  }
+}
+
+/// Adds the matrices that n_tokens are multiplied with as halves once they are unpacked. False where others
+/// are among them.
+bool Products::add_unpacked(std::span<const Matrix* const> weights, int64_t n_tokens, bool prompt,
                             std::vector<const CudaMatrix*>& to) const {
   for (const Matrix* weight : weights) {
     const DeviceMatrix& matrix = on_device(*weight);
     if (matrix.n_rows() == 0) continue;
     const ActForm form = form_of(matrix, n_tokens);
     const GemvOperand part{&matrix};
-    if (form != ActForm::f16 || road_of({&part, 1}, form, n_tokens) != Road::blas) return false;
+    if (form != ActForm::f16 || road_of({&part, 1}, form, n_tokens, prompt) != Road::unpacked) return false;
     to.push_back(&matrix);
   }
   return true;
 }
 
 void Products::prepare(std::span<const Matrix* const> weights, std::span<const Matrix* const> later,
-                       int64_t n_tokens, cudaStream_t stream) {
+                       int64_t n_tokens, cudaStream_t stream, bool prompt) {
   std::vector<const CudaMatrix*> full;
-  if (!add_unpacked(weights, n_tokens, full) || full.empty()) return;
+  if (!add_unpacked(weights, n_tokens, prompt, full) || full.empty()) return;
   std::vector<const CudaMatrix*> both = full;
-  const bool more = add_unpacked(later, n_tokens, both) && fit(both);
+  const bool more = add_unpacked(later, n_tokens, prompt, both) && fit(both);
   unpack_all(more ? both : full, stream);
 }
 

@@ -12,8 +12,8 @@ namespace {
 
 // Numbers of tokens at which roads are compared.
 constexpr std::array<int32_t, 3> kGemvOrBatch = {2, 3, 4};
-constexpr std::array<int32_t, 4> kGemvOrBlas = {8, 16, 32, 64};
-constexpr std::array<int32_t, 5> kBatchOrBlas = {80, 96, 128, 192, 256};
+constexpr std::array<int32_t, 4> kGemvOrUnpacked = {8, 16, 32, 64};
+constexpr std::array<int32_t, 5> kBatchOrUnpacked = {80, 96, 128, 192, 256};
 constexpr int64_t kMostOutBytes = int64_t{32} << 20;
 constexpr int kRuns = 3;
 
@@ -30,7 +30,8 @@ RoadTimer::RoadTimer(Products& products, std::vector<std::vector<CudaMatrix*>> a
     : products_(products), alike_(std::move(alike)), form_(form), early_(early) {
   require(!alike_.empty() && !alike_[0].empty(), "roads: nothing to measure");
   for (const CudaMatrix* part : alike_[0]) n_rows_ += part->n_rows();
-  most_tokens_ = std::clamp<int64_t>(kMostOutBytes / (n_rows_ * 4), kGemvOrBatch.back(), kBatchOrBlas.back());
+  most_tokens_ =
+      std::clamp<int64_t>(kMostOutBytes / (n_rows_ * 4), kGemvOrBatch.back(), kBatchOrUnpacked.back());
 }
 
 size_t RoadTimer::bytes() const {
@@ -120,18 +121,19 @@ int32_t RoadTimer::last_token(Road lower, Road upper, bool upper_fills, int32_t 
 Roads RoadTimer::measure(bool of_expert, bool behind_gate) {
   const Roads before = alike_[0][0]->roads();
   const bool batch = has_batch_kernel(alike_[0][0]->type());
-  const bool blas = products_.has_blas();
+  const bool unpacks = products_.has_unpacked(alike_[0][0]->type());
   out_ = DeviceBuffer<float>(static_cast<size_t>(most_tokens_ * n_rows_));
   // GEMV's gate·up rounds its rows itself, to the forms of GEMV alone.
   const bool fills = behind_gate && form_ != ActForm::f32;
   Roads roads = before;
   if (batch && !of_expert) {
     roads.gemv = last_token(Road::gemv, Road::batch, fills, 1, before.gemv, kGemvOrBatch);
-  } else if (blas && !of_expert) {
-    roads.gemv = last_token(Road::gemv, Road::blas, fills, kMaxGemvTokens, before.gemv, kGemvOrBlas);
+  } else if (unpacks && !of_expert) {
+    roads.gemv = last_token(Road::gemv, Road::unpacked, fills, kMaxGemvTokens, before.gemv, kGemvOrUnpacked);
   }
-  if (batch && blas)
-    roads.batch = last_token(Road::batch, Road::blas, false, Roads::kLeastBatch, before.batch, kBatchOrBlas);
+  if (batch && unpacks)
+    roads.batch =
+        last_token(Road::batch, Road::unpacked, false, Roads::kLeastBatch, before.batch, kBatchOrUnpacked);
   products_.forget();
   for (const std::vector<CudaMatrix*>& product : alike_) {
     for (CudaMatrix* part : product) part->set_roads(before);

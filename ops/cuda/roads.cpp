@@ -57,7 +57,7 @@ bool holds_for(const json& document, const RoadOrigin& origin) {
 }  // namespace
 
 std::string RoadSet::text() const {
-  constexpr const char* kNames[] = {"gemv", "batch", "blas"};
+  constexpr const char* kNames[] = {"gemv", "batch", "unpacked"};
   std::string out;
   for (unsigned road = 0; road < std::size(kNames); ++road) {
     if ((bits_ >> road & 1U) != 0) out += (out.empty() ? "" : "+") + std::string(kNames[road]);

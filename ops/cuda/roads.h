@@ -18,7 +18,7 @@ class Matrix;
 
 namespace tandem::cuda {
 
-enum class Road : uint8_t { gemv, batch, blas };
+enum class Road : uint8_t { gemv, batch, unpacked };
 
 /// Roads that were taken.
 class RoadSet {
@@ -32,8 +32,8 @@ class RoadSet {
   unsigned bits_ = 0;
 };
 
-/// To how many tokens a product takes the first two roads; more go by cuBLASLt. Where the device has no batch
-/// kernel for the format the second counts for nothing, where it has no cuBLASLt it has no end.
+/// To how many tokens a product takes the first two roads; more take the third. Where the device has no batch
+/// kernel for the format the second counts for nothing, where it lacks the third it has no end.
 struct Roads {
   int32_t gemv = 0;   ///< 0 to kMostGemv
   int32_t batch = 0;  ///< kLeastBatch to kMostBatch
@@ -44,7 +44,7 @@ struct Roads {
   bool operator==(const Roads&) const = default;
 };
 
-/// What the device has for many tokens of a format beside cuBLASLt.
+/// What the device has for many tokens of a format beside unpacking.
 enum class BatchCode : uint8_t { none, warps, warpgroups };
 
 /// Where nothing was measured.

@@ -80,9 +80,11 @@ __device__ inline float4 shared_columns(const float* row, int64_t col, int64_t n
   return col >= 0 && col < n_rows ? *reinterpret_cast<const float4*>(row + col) : float4{};
 }
 
-/// Thread map: a block a token. Reads gate and up once, 16 bytes a thread, keeps the row in shared memory
-/// until its largest magnitude is known, and writes its halves once: a warp a segment, a lane 8 columns.
-__global__ void __launch_bounds__(kHalfThreads) gate_halves_kernel(const __grid_constant__ HalvesArgs args) {
+/// Thread map: a block a token. Reads its row once, or gate's and up's, 16 bytes a thread, keeps it in shared
+/// memory until its largest magnitude is known, and writes its halves once: a warp a segment, a lane 8
+/// columns.
+template <bool kGated>
+__global__ void __launch_bounds__(kHalfThreads) halves_kernel(const __grid_constant__ HalvesArgs args) {
   extern __shared__ float4 row[];  // (n_rows / 4)
   __shared__ float largest[kHalfWarps];
   const GateArgs& rows = args.rows;
@@ -92,18 +94,18 @@ __global__ void __launch_bounds__(kHalfThreads) gate_halves_kernel(const __grid_
   const int lane = static_cast<int>(threadIdx.x % 32);
   const int warp = static_cast<int>(threadIdx.x / 32);
   const auto* gate = reinterpret_cast<const float4*>(rows.gate.data + token * rows.gate.stride);
-  const auto* up = reinterpret_cast<const float4*>(rows.up.data + token * rows.up.stride);
+  const auto* up = kGated ? reinterpret_cast<const float4*>(rows.up.data + token * rows.up.stride) : nullptr;
   const float gate_factor = factor_of(rows.gate, token);
-  const float up_factor = factor_of(rows.up, token);
+  const float up_factor = kGated ? factor_of(rows.up, token) : 1.0F;
   const auto gated = [&](float g, float u) {
-    return device::activate(rows.kind, g * gate_factor) * (u * up_factor);
+    return kGated ? device::activate(rows.kind, g * gate_factor) * (u * up_factor) : g * gate_factor;
   };
   float amax = 0;
   bool finite = true;
 #pragma unroll 4
   for (int64_t i = threadIdx.x; i < rows.gate.n_rows / 4; i += kHalfThreads) {
     const float4 g = gate[i];
-    const float4 u = up[i];
+    const float4 u = kGated ? up[i] : float4{};
     const float4 v = {gated(g.x, u.x), gated(g.y, u.y), gated(g.z, u.z), gated(g.w, u.w)};
     row[i] = v;
     for (const float x : {v.x, v.y, v.z, v.w}) {
@@ -157,23 +159,40 @@ bool writes_halves(int64_t n_rows, const CudaActivations& out) {
   return n_rows * static_cast<int64_t>(sizeof(float)) + kOwn <= most;
 }
 
-void gate_halves(Epilogue kind, const RawRows& gate, const RawRows& up, const CudaActivations& out,
-                 int64_t first_token, uint32_t* not_finite, cudaStream_t stream) {
-  require(kind != Epilogue::none && gate.n_rows == up.n_rows && gate.n_tokens == up.n_tokens, "gate: shapes",
-          gate.n_rows, up.n_rows);
-  require(writes_halves(gate.n_rows, out) && gate.stride % 4 == 0 && up.stride % 4 == 0 &&
+namespace {
+
+void launch_halves(const void* kernel, const GateArgs& rows, const CudaActivations& out, int64_t first_token,
+                   uint32_t* not_finite, cudaStream_t stream) {
+  const RawRows& gate = rows.gate;
+  require(writes_halves(gate.n_rows, out) && gate.stride % 4 == 0 &&
               first_token + gate.n_tokens <= out.max_tokens(),
-          "gate: halves", gate.n_rows, gate.stride);
+          "halves: shape", gate.n_rows, gate.stride);
   if (gate.n_tokens == 0 || gate.n_rows == 0) return;
-  HalvesArgs args{{gate, up, kind},
+  HalvesArgs args{rows,
                   out.data() + first_token * out.token_bytes(),
                   out.token_bytes(),
                   segments_of(out.cols()).size(),
                   out.cols().begin % kSegmentCols,
                   not_finite};
   const auto shared_bytes = gate.n_rows * static_cast<int64_t>(sizeof(float));
-  launch(reinterpret_cast<const void*>(gate_halves_kernel), {gate.n_tokens, kHalfThreads, shared_bytes},
-         &args, stream);
+  launch(kernel, {gate.n_tokens, kHalfThreads, shared_bytes}, &args, stream);
+}
+
+}  // namespace
+
+void gate_halves(Epilogue kind, const RawRows& gate, const RawRows& up, const CudaActivations& out,
+                 int64_t first_token, uint32_t* not_finite, cudaStream_t stream) {
+  require(kind != Epilogue::none && gate.n_rows == up.n_rows && gate.n_tokens == up.n_tokens &&
+              up.stride % 4 == 0,
+          "gate: shapes", gate.n_rows, up.n_rows);
+  launch_halves(reinterpret_cast<const void*>(halves_kernel<true>), {gate, up, kind}, out, first_token,
+                not_finite, stream);
+}
+
+void halve_rows(const RawRows& rows, const CudaActivations& out, int64_t first_token, uint32_t* not_finite,
+                cudaStream_t stream) {
+  launch_halves(reinterpret_cast<const void*>(halves_kernel<false>), {rows, {}, Epilogue::none}, out,
+                first_token, not_finite, stream);
 }
 
 }  // namespace tandem::cuda

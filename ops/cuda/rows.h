@@ -1,5 +1,5 @@
-// What is done to the rows of a product by cuBLASLt, whose sums lack the tokens' scales: biases, gates.
-// Called by ops/cuda/products.
+// What is done to the rows of a product by cuBLASLt, whose sums lack the tokens' scales: biases, gates; and
+// how rows become the next product's halves. Called by ops/cuda/products.
 #pragma once
 
 #include "ops/cuda/activations.h"
@@ -24,7 +24,8 @@ void finish_rows(const RawRows& rows, const float* bias, cudaStream_t stream);
 /// gate = act(gate · its scale) · (up · its scale), in place; both of one shape. `kind` is no Epilogue::none.
 void gate_rows(Epilogue kind, const RawRows& gate, const RawRows& up, cudaStream_t stream);
 
-/// Whether gate_halves() can write n_rows elements a token to `out`, in its form and columns.
+/// Whether gate_halves() and halve_rows() can write n_rows elements a token to `out`, in its form and
+/// columns.
 bool writes_halves(int64_t n_rows, const CudaActivations& out);
 
 /// The same as gate_rows() and CudaActivations::fill() behind it, to the same bits, but read once: writes
@@ -32,5 +33,9 @@ bool writes_halves(int64_t n_rows, const CudaActivations& out);
 /// it.
 void gate_halves(Epilogue kind, const RawRows& gate, const RawRows& up, const CudaActivations& out,
                  int64_t first_token, uint32_t* not_finite, cudaStream_t stream);
+
+/// The same of rows that are gated already: as CudaActivations::fill(), to the same bits.
+void halve_rows(const RawRows& rows, const CudaActivations& out, int64_t first_token, uint32_t* not_finite,
+                cudaStream_t stream);
 
 }  // namespace tandem::cuda

@@ -226,7 +226,7 @@ __device__ inline void multiply_panels(const Lane<F> (&lanes)[2], int lane, uint
                                        float (&acc)[WarpgroupShape<F>::kTokenTiles][4]) {
   const HalfScales<F> scales[2] = {HalfScales<F>(scales_of<F>(lanes[0], lane)),
                                    HalfScales<F>(scales_of<F>(lanes[1], lane))};
-  const uint64_t operand = token_operand(panels);
+  const uint64_t operand = swizzled_operand(panels);
 #pragma unroll
   for (int i = 0; i < kLaneCols / 8; ++i) {
     HalfWord words[2][2];

@@ -47,9 +47,12 @@ SchedulerLimits limits_of(Model& model, const EngineOptions& options) {
   limits.max_waiting = options.max_waiting;
   limits.n_vocab = model.config().n_vocab;
   limits.lookahead = options.lookahead < 0 ? model.backend().lookahead() : options.lookahead;
-  limits.share_prefixes =
-      options.share_prefixes == PrefixSharing::on ||
-      (options.share_prefixes == PrefixSharing::where_exact && model.backend().exact_at_any_cut());
+  limits.share_prefixes = options.share_prefixes != PrefixSharing::off;
+  if (options.share_prefixes == PrefixSharing::where_exact) {
+    const Exactness exactness = model.backend().exactness();
+    limits.share_prefixes = exactness != Exactness::none;
+    limits.share_generated = exactness == Exactness::all;
+  }
   return limits;
 }
 

@@ -20,8 +20,8 @@ namespace tandem {
 /// Whether sequences with a common beginning share its pages, and find those of sequences that have ended.
 enum class PrefixSharing : uint8_t {
   off,
-  where_exact,  ///< where no bit of a sequence depends on it: where the backend's keys and values are the
-                ///< same bits however a prompt was cut
+  where_exact,  ///< those pages on which no bit of a sequence depends: by the backend's Exactness all, those
+                ///< of prompts alone, or none
   on,
 };
 

@@ -95,7 +95,7 @@ void Executor::launch(const StepPlan& plan, const LogitsSink& sink) {
   for (const PlanSequence& part : plan.sequences) {
     Slot& slot = slots_[static_cast<size_t>(part.slot)];
     sequences.push_back({static_cast<int64_t>(tokens.size()), static_cast<int64_t>(part.tokens.size()),
-                         part.first_position, part.pages, part.slot});
+                         part.first_position, part.pages, part.slot, part.n_prompt});
     slot.history.resize(static_cast<size_t>(part.first_position));
     for (const int32_t token : part.tokens) {
       const int32_t known = token == kLatestToken ? slot.latest : token;

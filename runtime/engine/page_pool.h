@@ -90,6 +90,7 @@ struct PageChain {
   int64_t n_named = 0;          ///< of the first pages
   PrefixId prefix = kNoPrefix;  ///< of those
   bool names = true;            ///< false once another page had the same content: then no more are named
+  int64_t n_prompt = 0;         ///< tokens, the first ones, that are computed as a prompt's
 
   int64_t size() const { return static_cast<int64_t>(pages.size()); }
 };

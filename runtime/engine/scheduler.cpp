@@ -192,8 +192,8 @@ void Scheduler::release_from(PageChain& chain, int64_t first) {
 /// Makes the pages that are full, known and only read from now on findable.
 void Scheduler::name_pages(Sequence& sequence) {
   PageChain& chain = sequence.pages;
-  if (!limits_.share_prefixes) return;
-  while (chain.names && (chain.n_named + 1) * limits_.page_tokens <= sequence.n_computed()) {
+  const int64_t n_tokens = std::min(sequence.n_computed(), n_nameable(chain));
+  while (chain.names && (chain.n_named + 1) * limits_.page_tokens <= n_tokens) {
     const int32_t page = chain.pages[static_cast<size_t>(chain.n_named)];
     const auto tokens = std::span(sequence.tokens)
                             .subspan(static_cast<size_t>(chain.n_named * limits_.page_tokens),
@@ -203,6 +203,12 @@ void Scheduler::name_pages(Sequence& sequence) {
     chain.prefix = pool_.prefix(page);
     ++chain.n_named;
   }
+}
+
+/// Tokens of a chain whose full pages may be named.
+int64_t Scheduler::n_nameable(const PageChain& chain) const {
+  if (!limits_.share_prefixes) return 0;
+  return limits_.share_generated ? std::numeric_limits<int64_t>::max() : chain.n_prompt;
 }
 
 SchedulerStats Scheduler::stats() const {

@@ -48,6 +48,7 @@ struct SchedulerLimits {
   int64_t n_vocab = 0;
   int lookahead = 0;  ///< steps that may be planned before the results of the one before them are known
   bool share_prefixes = true;
+  bool share_generated = true;  ///< also pages with generated tokens; else pages of prompts alone
 };
 
 struct SchedulerStats {
@@ -130,6 +131,7 @@ class Scheduler {
   void admit(Draft& draft);
   bool admit_one(Sequence& sequence, int64_t& n_spared, bool& may_pass);
   bool settle_session(const Sequence& sequence);
+  int64_t n_findable(const Sequence& sequence) const;
   Found look_up(const Sequence& sequence) const;
   bool is_being_computed(const Sequence& sequence, const Found& found) const;
   bool reserve(const Sequence& sequence, const Found& found);
@@ -138,6 +140,7 @@ class Scheduler {
 
   // pages
   void name_pages(Sequence& sequence);
+  int64_t n_nameable(const PageChain& chain) const;
   void release_from(PageChain& chain, int64_t first);
 
   SchedulerLimits limits_;

@@ -170,6 +170,7 @@ PlanSequence Scheduler::write_part(Sequence& sequence, int64_t n_tokens, Part& p
     out.logits_from = static_cast<int32_t>(sequence.next_logits - first);
     sequence.next_logits = end;
   }
+  out.n_prompt = static_cast<int32_t>(std::clamp<int64_t>(sequence.n_prompt - first, 0, n_tokens));
   part.sample = out.sample;
   part.last = !out.sample && end == sequence.length();
   sequence.n_planned = end;
@@ -260,6 +261,8 @@ bool Scheduler::admit_one(Sequence& sequence, int64_t& n_spared, bool& may_pass)
       release_from(kept->second.pages, 0);
   }
   kept_.erase(sequence.session);
+  // Behind a kept answer nothing is as a prompt computes it.
+  if (!found.kept || sequence.pages.n_prompt >= found.n_tokens) sequence.pages.n_prompt = sequence.n_prompt;
   sequence.n_planned = found.n_tokens;
   n_spared = found.n_tokens;
   sequence.slot = free_slots_.back();
@@ -286,10 +289,17 @@ bool Scheduler::settle_session(const Sequence& sequence) {
   return true;
 }
 
+/// How many of a sequence's tokens may be taken from other sequences' pages.
+int64_t Scheduler::n_findable(const Sequence& sequence) const {
+  if (!limits_.share_prefixes) return 0;
+  const int64_t n_spareable = sequence.n_spareable();
+  return limits_.share_generated ? n_spareable : std::min(n_spareable, sequence.n_prompt);
+}
+
 Scheduler::Found Scheduler::look_up(const Sequence& sequence) const {
   Found found;
   const auto n_page = static_cast<size_t>(limits_.page_tokens);
-  while (limits_.share_prefixes && found.n_tokens + limits_.page_tokens <= sequence.n_spareable()) {
+  while (found.n_tokens + limits_.page_tokens <= n_findable(sequence)) {
     const auto tokens = std::span(sequence.tokens).subspan(static_cast<size_t>(found.n_tokens), n_page);
     const int32_t page = pool_.find(found.prefix, tokens);
     if (page < 0) break;
@@ -308,11 +318,12 @@ Scheduler::Found Scheduler::look_up(const Sequence& sequence) const {
 /// Whether an active sequence is about to fill the very page that this one would compute next.
 bool Scheduler::is_being_computed(const Sequence& sequence, const Found& found) const {
   const int64_t end = found.n_tokens + limits_.page_tokens;
-  if (!limits_.share_prefixes || found.kept || end > sequence.n_spareable()) return false;
+  if (found.kept || end > n_findable(sequence)) return false;
   return std::any_of(active_.begin(), active_.end(), [&](const Shared& other) {
     const PageChain& chain = other->pages;
     return chain.names && chain.n_named * limits_.page_tokens == found.n_tokens &&
-           chain.prefix == found.prefix && static_cast<int64_t>(other->tokens.size()) >= end &&
+           chain.prefix == found.prefix && end <= n_nameable(chain) &&
+           static_cast<int64_t>(other->tokens.size()) >= end &&
            std::equal(sequence.tokens.begin() + found.n_tokens, sequence.tokens.begin() + end,
                       other->tokens.begin() + found.n_tokens);
   });

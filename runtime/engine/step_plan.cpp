@@ -112,6 +112,7 @@ std::vector<std::byte> StepPlan::serialize() const {
     out.put(sequence.pages);
     out.put(sequence.sample);
     out.put(sequence.logits_from);
+    out.put(sequence.n_prompt);
   }
   return out.take();
 }
@@ -137,6 +138,7 @@ StepPlan StepPlan::deserialize(std::span<const std::byte> bytes) {
     sequence.pages = in.get_vector<int32_t>();
     sequence.sample = in.get<bool>();
     sequence.logits_from = in.get<int32_t>();
+    sequence.n_prompt = in.get<int32_t>();
   }
   require(in.done(), "step plan has bytes left over");
   return plan;

@@ -24,6 +24,7 @@ struct PlanSequence {
   bool sample = false;          ///< choose a token from the last one's logits
   int32_t logits_from =
       -1;  ///< hand the logits of the tokens from this one on (counted in this part) to rank 0; -1: none
+  int32_t n_prompt = 0;  ///< how many of its tokens, the first ones, are of the request's prompt
 };
 
 /// A slot begins: its sampling parameters (sent once), and the tokens that penalties shall look back on.

@@ -28,6 +28,7 @@ ABOVE_CPU_CACHE = 1.5  # KL of a cache's type to an f32 cache, in the CPU's of t
 ABOVE_CPU = 1.1  # KL of real weights to F32, in the CPU's
 ABOVE_ONE_TOKEN = 1.2  # the same of prompts, batches and a q8_0 cache, in one-token decode's with an f16 cache
 BETWEEN_PATHS = 1.5  # KL between two paths, in the CPU's to F32
+COMMS = ("peer", "nccl", "mpi")
 FAMILIES = ("llama-9-heads-3-kv", "mixtral", "qwen2", "gemma3")
 REAL_MODELS = {
     "SmolLM2-135M-Instruct.Q4_1.gguf": "prose.smollm2.tokens.json",
@@ -109,10 +110,10 @@ def mean_kl(reference, candidate):
 
 def ways(n_gpus):
     """Every road of the machine's GPUs."""
-    found = [Way(1, "auto", graphs, batch) for graphs, batch in (("on", 1), ("off", 1), ("on", 512))]
+    kinds = (("on", 1), ("off", 1), ("on", 512))
+    found = [Way(1, "auto", graphs, batch) for graphs, batch in kinds]
     if n_gpus >= 2:
-        for comm in ("peer", "nccl", "mpi"):
-            found += [Way(2, comm, "on", 1), Way(2, comm, "off", 1), Way(2, comm, "on", 512)]
+        found += [Way(2, comm, graphs, batch) for comm in COMMS for graphs, batch in kinds]
     return found
 
 
@@ -224,14 +225,13 @@ def synthetic(suite):
 
 
 def deterministic_checks(suite, models):
-    tokens = [1 + (i * 37) % 250 for i in range(24)]
+    tokens = [1 + (i * 37) % 250 for i in range(150)]
 
-    def all_bits(name, path, n_gpus, batch):
-        found = {}
-        for way in ways(len(suite.gpus)):
-            if way.n_gpus == n_gpus and (way.batch == 1) == (batch == 1):
-                found[way] = logits(suite, way, path, tokens, "--deterministic")
-        first = next(iter(found))
+    def all_bits(name, path, n_gpus):
+        roads = [way for way in ways(len(suite.gpus)) if way.n_gpus == n_gpus]
+        roads += [dataclasses.replace(roads[0], batch=batch) for batch in (7, 64)]
+        found = {way: logits(suite, way, path, tokens, "--deterministic") for way in roads}
+        first = roads[0]
         for way, values in found.items():
             n_wrong = differing(found[first], values)
             if n_wrong:
@@ -241,9 +241,8 @@ def deterministic_checks(suite, models):
     def check(name, path):
         n_ways, by_gpus = 0, {}
         for n_gpus in (1, 2)[: len(suite.gpus)]:
-            for batch in (1, 512):
-                by_gpus[n_gpus], n = all_bits(name, path(), n_gpus, batch)
-                n_ways += n
+            by_gpus[n_gpus], n = all_bits(name, path(), n_gpus)
+            n_ways += n
         result = {"ways": n_ways}
         if len(by_gpus) == 2:  # two roundings: what shows that the comparison can see one
             result["bits_that_2_gpus_round_otherwise"] = differing(by_gpus[1], by_gpus[2])
@@ -251,14 +250,52 @@ def deterministic_checks(suite, models):
                 raise Failed("one GPU and two give the same bits: nothing was compared")
         return result
 
+    def check_batch(name, path):
+        outputs = {}
+        for n_gpus in (1, 2)[: len(suite.gpus)]:
+            outputs[n_gpus] = batch_bytes(suite, name, path(), n_gpus)
+        if suite.backend == "cuda" and len(outputs) == 2 and outputs[1] == outputs[2]:
+            raise Failed("one GPU and two write the same: nothing was compared")
+        return {"bytes": len(outputs[1])}
+
     paths = {name: lambda name=name: GOLDEN / f"{name}.gguf" for name in ("llama-9-heads-3-kv", "mixtral")}
     paths["synthetic"] = lambda: suite.once("synthetic", lambda: synthetic(suite))
     for path in real_models(models):
         paths[path.stem] = lambda path=path: path
     return [
-        Check("deterministic", name, lambda name=name, path=path: check(name, path), SHORT_JOBS)
+        Check("deterministic", label, lambda name=name, path=path, work=work: work(name, path), SHORT_JOBS)
         for name, path in paths.items()
+        for label, work in ((name, check), (f"batch, {name}", check_batch))
     ]
+
+
+def batch_bytes(suite, name, path, n_gpus):
+    """What `tandem batch` writes with log probabilities, the same however requests meet in its steps: one after
+    the other or together, whole prompts or parts of them, beside generated tokens or not."""
+    stem = suite.scratch / f"{name}.{n_gpus}.{next(_counter)}"
+    requests = stem.with_suffix(".jsonl")
+    with requests.open("w") as lines:
+        for i in range(14):
+            prompt = [1 + (k * 37) % 250 for k in range(70)]  # alike, more than a page: found by the later ones
+            prompt += [1 + (k * 11 + 13 * i) % 250 for k in range(17 * i)]
+            body = {"prompt": prompt, "max_tokens": 5 + i, "logprobs": 3, "seed": i, "temperature": 0.9}
+            body["ignore_eos"] = True
+            lines.write(json.dumps({"custom_id": f"q{i}", "method": "POST", "url": "/v1/completions", "body": body}))
+            lines.write("\n")
+    roads = [("-np", "14"), ("-np", "1"), ("-np", "14", "-b", "48"), ("-np", "5", "--graphs", "off")]
+    if n_gpus > 1:
+        roads += [("-np", "9", "--comm", comm) for comm in COMMS]
+    first = None
+    for number, road in enumerate(roads):
+        out = stem.with_suffix(f".{number}.out")
+        command = ("batch", "-m", path, "--backend", suite.backend, "-i", requests, "-o", out, "-c", "512", *road)
+        suite.expect_ok(suite.tandem(n_gpus, *command), f"{name} {road}")
+        written = out.read_bytes()
+        if first is None:
+            first = written
+        if written != first or written.count(b"top_logprobs") != 14:
+            raise Failed(f"{name}: with {' '.join(road)} a batch writes other bytes than with {' '.join(roads[0])}")
+    return first
 
 
 def differing(a, b):

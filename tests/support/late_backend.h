@@ -42,6 +42,10 @@ class LateBackend final : public Backend, public TokenSampler {
     in_flight_.pop_front();
     return tokens;
   }
+  Exactness exactness() const override { return shown_exactness; }
+  Exactness shown_exactness = Exactness::none;
+  /// Tokens of prompts, as the steps say.
+  int64_t n_prompt_tokens() const { return n_prompt_tokens_; }
   /// Most steps that were in flight at once, and steps that needed all logits.
   size_t most_in_flight() const { return most_in_flight_; }
   int n_from_all() const { return n_from_all_; }
@@ -49,6 +53,7 @@ class LateBackend final : public Backend, public TokenSampler {
   void run_step(const StepBatch& batch, const std::function<void()>& verbs) override {
     std::vector<int32_t> tokens(batch.tokens.begin(), batch.tokens.end());
     for (const StepSequence& sequence : batch.sequences) {
+      n_prompt_tokens_ += sequence.n_prompt;
       Slot& slot = slots_[static_cast<size_t>(sequence.slot)];
       for (int64_t i = 0; i < sequence.n_tokens; ++i) {
         int32_t& token = tokens[static_cast<size_t>(sequence.first_token + i)];
@@ -131,6 +136,7 @@ class LateBackend final : public Backend, public TokenSampler {
   std::deque<std::vector<int32_t>> in_flight_;
   size_t most_in_flight_ = 0;
   int n_from_all_ = 0;
+  int64_t n_prompt_tokens_ = 0;
 };
 
 inline void LateBackend::sample(const Vector& norm, float eps, const Matrix& head) {

@@ -36,9 +36,10 @@ struct Case {
   int32_t n_rot = 0;  ///< 0: head_dim
   RopeStyle style = RopeStyle::adjacent;
   bool norm = false;
-  bool together = true;  ///< append_attend(), where each part has one token
-  bool prompts = false;  ///< attend() knows the parts, and takes those of several tokens at once
-  bool rows = false;     ///< floats instead of records
+  bool together = true;       ///< append_attend(), where each part has one token
+  bool prompts = false;       ///< attend() knows the parts, and takes those of several tokens at once
+  std::vector<int32_t> cuts;  ///< with `prompts` and one part: so many of its tokens go together each
+  bool rows = false;          ///< floats instead of records
   float q_size = 1.0F;
   float k_size = 1.0F;
   float v_size = 1.0F;
@@ -280,6 +281,16 @@ struct Outcome {
   uint32_t not_finite = 0;
 };
 
+inline std::vector<AttentionPart> cut_parts(const Case& c) {
+  std::vector<AttentionPart> parts;
+  int32_t position = c.parts.at(0).first;
+  for (const int32_t n : c.cuts) {
+    parts.push_back({n, position, true});
+    position += n;
+  }
+  return parts;
+}
+
 /// A case on the device.
 class DeviceRun {
  public:
@@ -322,7 +333,8 @@ class DeviceRun {
     what_.not_finite = flag_.data();
     what_.scratch = &scratch_;
     what_.out = &out_;
-    for (const Part& part : c.parts) parts_.push_back({part.n, part.first});
+    for (const Part& part : c.parts) parts_.push_back({part.n, part.first, part.n > 1});
+    if (!c.cuts.empty()) parts_ = cut_parts(c);
     if (c.prompts) what_.parts = parts_;
     if (c.rows) {
       rows_ = to_device(std::vector<float>(static_cast<size_t>(c.n_tokens() * c.cols().size()), NAN));

@@ -133,7 +133,7 @@ TEST_F(Halves, OfGatedProductsAgreeWithTheReference) {
   };
   CudaActivations hidden(kTokens, cols, ActForm::f16);
   Products products(int64_t{1} << 22);
-  ASSERT_EQ(products.road_of(parts, ActForm::f16, kTokens), Road::blas);
+  ASSERT_EQ(products.road_of(parts, ActForm::f16, kTokens), Road::unpacked);
   ASSERT_TRUE(products.writes_records(parts, ActForm::f16, kTokens, hidden));
   EXPECT_FALSE(products.writes_records(parts, ActForm::f16, 16, hidden));  // straight from tiles
   GemvOptions options{Epilogue::swiglu, false};

@@ -219,10 +219,10 @@ TEST_P(ManyTokens, GoByTheRoadsOfTheMatrix) {
       const GemvOperand part{&weight};
       const Road road = fresh().road_of({&part, 1}, form(), n_tokens);
       if (has_batch_ && has_blas_) {
-        EXPECT_EQ(road, n_tokens <= roads.batch ? Road::batch : Road::blas);
+        EXPECT_EQ(road, n_tokens <= roads.batch ? Road::batch : Road::unpacked);
       }
       if (form() == ActForm::f32 && has_blas_) {
-        EXPECT_EQ(road, n_tokens <= roads.gemv ? Road::gemv : Road::blas);
+        EXPECT_EQ(road, n_tokens <= roads.gemv ? Road::gemv : Road::unpacked);
       }
       EXPECT_LT(nmse(multiply(fresh(), {&weight}, x, options())[0], truth), tolerance())
           << roads.gemv << " " << roads.batch << " tokens " << n_tokens;

@@ -276,6 +276,26 @@ TEST_F(CudaPromptAttention, ARowsBitsDependOnItsSequenceAlone) {
   }
 }
 
+TEST_F(CudaPromptAttention, ARowsBitsDontDependOnHowItsPromptIsCut) {
+  for (const CudaKvType type : kHalvesAndCodes) {
+    for (const int32_t dim : {64, 128, 256}) {
+      for (const int64_t window : {0, 100}) {
+        Case whole = prompt({{177, 90}}, dim, type);
+        whole.fixed_cuts = true;
+        whole.window = window;
+        const Host host = make_host(whole);
+        const std::vector<float> first = run(whole, host).out;
+        for (const std::vector<int32_t>& cuts :
+             {std::vector<int32_t>{1, 89}, std::vector<int32_t>{64, 1, 1, 24}, std::vector<int32_t>(90, 1)}) {
+          Case cut = whole;
+          cut.cuts = cuts;
+          EXPECT_EQ(first, run(cut, host).out) << name_of(cut) << " cut into " << cuts.size();
+        }
+      }
+    }
+  }
+}
+
 TEST_F(CudaPromptAttention, TheComparerRejectsAWrongAnswer) {
   Case c = prompt({{480, 40}}, 128);
   Host host = make_host(c);

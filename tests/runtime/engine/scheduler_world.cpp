@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <limits>
 #include <set>
 
 #include "ops/core/range.h"
@@ -14,6 +15,10 @@ namespace {
 template <class... Values>
 void expect(bool holds, fmt::format_string<Values...> text, Values&&... values) {
   if (!holds) throw Fault(fmt::format(text, std::forward<Values>(values)...));
+}
+
+uint64_t extend_bits(uint64_t bits, int32_t token, bool of_prompt) {
+  return extend_hash(bits, 2 * token + (of_prompt ? 0 : 1));
 }
 
 }  // namespace
@@ -106,26 +111,34 @@ void SchedulerWorld::admit(const PlanAdmission& admission) {
   Slot& slot = slots_.at(static_cast<size_t>(admission.slot));
   slot = {};
   slot.admission = ++n_admissions_;
-  uint64_t hash = 0;
-  for (const int32_t token : admission.history) {
-    hash = extend_hash(hash, token);
-    slot.history.push_back(token);
-    slot.hashes.push_back(hash);
-  }
+  const uint64_t seed = admission.sampling.seed;
+  slot.n_prompt = seed == 0 ? std::numeric_limits<int64_t>::max() : static_cast<int64_t>(seed / 2);
+  slot.in_session = seed % 2 == 1;
+  for (const int32_t token : admission.history) append(slot, token);
+}
+
+void SchedulerWorld::append(Slot& slot, int32_t token) {
+  const bool of_prompt = static_cast<int64_t>(slot.history.size()) < slot.n_prompt;
+  slot.hashes.push_back(extend_hash(slot.hashes.empty() ? 0 : slot.hashes.back(), token));
+  slot.bits.push_back(extend_bits(slot.bits.empty() ? 0 : slot.bits.back(), token, of_prompt));
+  slot.history.push_back(token);
 }
 
 void SchedulerWorld::extend(Slot& slot, const PlanSequence& part) {
   expect(slot.admission > 0, "slot {} was never admitted", part.slot);
   expect(part.first_position == static_cast<int32_t>(slot.history.size()), "slot {} goes on at {}, not at {}",
          part.slot, part.first_position, slot.history.size());
+  const auto n_tokens = static_cast<int64_t>(part.tokens.size());
+  const int64_t n_prompt = std::clamp<int64_t>(slot.n_prompt - part.first_position, 0, n_tokens);
+  expect(part.n_prompt == n_prompt, "slot {}: {} prompt tokens at {}, not {}", part.slot, part.n_prompt,
+         part.first_position, n_prompt);
   for (int32_t token : part.tokens) {
     if (token == kLatestToken) {
       expect(part.tokens.size() == 1 && slot.latest >= 0, "nothing was sampled in slot {}", part.slot);
       token = slot.latest;
     }
     expect(token >= 0 && token < limits_.n_vocab, "token {}", token);
-    slot.hashes.push_back(extend_hash(slot.hashes.empty() ? 0 : slot.hashes.back(), token));
-    slot.history.push_back(token);
+    append(slot, token);
   }
 }
 
@@ -152,18 +165,24 @@ void SchedulerWorld::write(const Slot& slot, const PlanSequence& part) {
     }
     Cell& target = cell(part, position);
     expect(target.step != n_launched_, "two write page {} in one step", page);
-    target = {slot.hashes[static_cast<size_t>(position)], n_launched_, slot.admission};
+    const auto at = static_cast<size_t>(position);
+    const uint64_t before = position > 0 ? cell(part, position - 1).bits : 0;
+    const bool of_prompt = position < part.first_position + part.n_prompt;
+    target = {slot.hashes[at], extend_bits(before, slot.history[at], of_prompt), n_launched_, slot.admission};
   }
 }
 
 void SchedulerWorld::attend(const Slot& slot, const PlanSequence& part) const {
   const int64_t end = part.first_position + static_cast<int64_t>(part.tokens.size());
+  const bool own_bits = !slot.in_session && !(limits_.share_prefixes && limits_.share_generated);
   for (int64_t position = 0; position < end; ++position) {
     const Cell& seen = cell(part, position);
     expect(seen.hash == slot.hashes[static_cast<size_t>(position)], "slot {} sees something else at {}",
            part.slot, position);
     expect(seen.step < n_launched_ || seen.owner == slot.admission, "slot {} sees what this step writes",
            part.slot);
+    expect(!own_bits || seen.bits == slot.bits[static_cast<size_t>(position)],
+           "slot {} sees other bits than its own at {}", part.slot, position);
   }
 }
 

@@ -1,6 +1,8 @@
 // What executes a scheduler's plans in tests: ranks without a model. A cell of a page holds a hash of the
 // tokens up to its position, so that a step that attends to anything but its sequence's own past is caught;
-// sampling is a function of that hash. Everything that a real executor relies on is checked, and a Fault
+// sampling is a function of that hash. It holds bits, too, which follow from the cell before it and from
+// whether the token was computed as a prompt's: where pages with generated tokens aren't shared, they are
+// the same as those of the request alone. Everything that a real executor relies on is checked, and a Fault
 // thrown where it doesn't hold.
 #pragma once
 
@@ -24,6 +26,13 @@ uint64_t extend_hash(uint64_t hash, int32_t token);
 /// What is sampled behind a text of this hash.
 int32_t sampled_behind(uint64_t hash, int64_t n_vocab);
 
+/// What the world is told of a request, as its sampling's seed. Without one, all tokens are a prompt's.
+struct Facts {
+  int64_t n_prompt = 0;
+  bool in_session = false;  ///< goes on behind an answer as it was generated
+  uint64_t seed() const { return static_cast<uint64_t>(n_prompt) * 2 + (in_session ? 1 : 0); }
+};
+
 class SchedulerWorld {
  public:
   explicit SchedulerWorld(const SchedulerLimits& limits);
@@ -34,6 +43,8 @@ class SchedulerWorld {
   std::function<void(StepPlan&)> spoil_plan;
   /// Steps whose pages stay in use after the scheduler was told that they are done: 0, or a broken promise.
   size_t n_late = 0;
+  /// No page with generated tokens may be shared, whatever the limits say.
+  void expect_own_bits() { limits_.share_generated = false; }
 
   uint64_t n_launched() const { return n_launched_; }
   /// The plan of the last step().
@@ -42,6 +53,7 @@ class SchedulerWorld {
  private:
   struct Cell {
     uint64_t hash = 0;
+    uint64_t bits = 0;
     uint64_t step = 0;   // that wrote it, from 1
     uint64_t owner = 0;  // admission
   };
@@ -49,6 +61,9 @@ class SchedulerWorld {
     uint64_t admission = 0;  // 0: never used
     std::vector<int32_t> history;
     std::vector<uint64_t> hashes;  // of the history's beginnings
+    std::vector<uint64_t> bits;    // as the request alone has them
+    int64_t n_prompt = 0;
+    bool in_session = false;
     int32_t latest = -1;
   };
   struct InFlight {
@@ -59,6 +74,7 @@ class SchedulerWorld {
   void launch(const StepPlan& plan, Scheduler& scheduler);
   void check_shape(const StepPlan& plan) const;
   void admit(const PlanAdmission& admission);
+  static void append(Slot& slot, int32_t token);
   void extend(Slot& slot, const PlanSequence& part);
   void write(const Slot& slot, const PlanSequence& part);
   void attend(const Slot& slot, const PlanSequence& part) const;

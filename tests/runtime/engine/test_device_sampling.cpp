@@ -2,6 +2,7 @@
 // host's sampler step by step, whatever runs together, also where some requests must be sampled by the host.
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <map>
 #include <thread>
 
@@ -16,6 +17,8 @@ struct Way {
   bool late = false;
   int n_ranks = 1;
   int64_t n_pages = 64;
+  Exactness exactness = Exactness::none;  // that the late backend shows
+  PrefixSharing share_prefixes = PrefixSharing::where_exact;
 };
 
 struct Outcome {
@@ -23,6 +26,7 @@ struct Outcome {
   size_t most_in_flight = 0;
   int n_from_all = 0;
   uint64_t n_by_host = 0;
+  int64_t n_prompt_tokens = 0;
 };
 
 std::vector<SamplingParams> some_params(bool with_host) {
@@ -76,11 +80,13 @@ void lead(Engine& engine, const std::vector<SamplingParams>& params, int64_t n_v
   }
 }
 
-Outcome run(const std::string& path, const Way& way, bool with_host) {
+/// Loads the model on way.n_ranks threads and lets `lead` drive rank 0's engine; its second argument is null
+/// where the backend isn't late.
+void with_engine(const std::string& path, const Way& way,
+                 const std::function<void(Engine&, LateBackend*)>& lead) {
   const GgufFile file = GgufFile::open(path);
   const ModelConfig config = ModelConfig::from_gguf(file);
   auto communicators = make_thread_communicators(way.n_ranks);
-  Outcome out;
   const auto rank_main = [&](int rank) {
     Communicator& communicator = *communicators[static_cast<size_t>(rank)];
     CpuBackendOptions cpu;
@@ -91,6 +97,7 @@ Outcome run(const std::string& path, const Way& way, bool with_host) {
     if (way.late) {
       auto wrapped = std::make_unique<LateBackend>(std::move(backend), communicator);
       late = wrapped.get();
+      late->shown_exactness = way.exactness;
       backend = std::move(wrapped);
     }
     ModelCapacity capacity;
@@ -99,22 +106,32 @@ Outcome run(const std::string& path, const Way& way, bool with_host) {
     EngineOptions options;
     options.batch_tokens = 16;
     options.context_tokens = 512;
+    options.share_prefixes = way.share_prefixes;
     Engine engine(model, options);
     if (rank != 0) {
       engine.follow();
       return;
     }
-    lead(engine, some_params(with_host), config.n_vocab, out);
+    lead(engine, late);
     engine.shutdown(0);
-    out.n_by_host = engine.n_sampled_by_host();
-    if (late == nullptr) return;
-    out.most_in_flight = late->most_in_flight();
-    out.n_from_all = late->n_from_all();
   };
   std::vector<std::thread> others;
   for (int rank = 1; rank < way.n_ranks; ++rank) others.emplace_back(rank_main, rank);
   rank_main(0);
   for (std::thread& thread : others) thread.join();
+}
+
+Outcome run(const std::string& path, const Way& way, bool with_host) {
+  const int64_t n_vocab = ModelConfig::from_gguf(GgufFile::open(path)).n_vocab;
+  Outcome out;
+  with_engine(path, way, [&](Engine& engine, LateBackend* late) {
+    lead(engine, some_params(with_host), n_vocab, out);
+    out.n_by_host = engine.n_sampled_by_host();
+    if (late == nullptr) return;
+    out.most_in_flight = late->most_in_flight();
+    out.n_from_all = late->n_from_all();
+    out.n_prompt_tokens = late->n_prompt_tokens();
+  });
   return out;
 }
 
@@ -136,7 +153,45 @@ TEST_F(DeviceSampling, TextsAreTheHosts) {
     EXPECT_EQ(late.most_in_flight, 2U);  // it did run ahead
     EXPECT_GT(late.n_from_all, 5);
     EXPECT_EQ(late.n_by_host, 0U);
+    // Of each wave six prompts and an evaluation; nothing that was generated.
+    EXPECT_EQ(late.n_prompt_tokens, 2 * (6 * 3 + 20 * (1 + 2 + 3 + 4 + 5) + 8));
   }
+}
+
+/// How many tokens are found by a request that goes on behind another one's answer: of 80 tokens and 120 new.
+int64_t n_found(const std::string& path, const Way& way) {
+  int64_t n = 0;
+  with_engine(path, way, [&](Engine& engine, LateBackend*) {
+    std::vector<int32_t> text;
+    for (int32_t i = 0; i < 80; ++i) text.push_back(i);
+    for (const int64_t max_new : {120, 1}) {
+      GenerationRequest request;
+      request.prompt = text;
+      request.max_new_tokens = max_new;
+      request.on_token = [&](int32_t token) {
+        text.push_back(token);
+        return true;
+      };
+      engine.submit(std::move(request));
+      while (engine.step()) {
+      }
+    }
+    n = engine.stats().n_spared_tokens;
+  });
+  return n;
+}
+
+TEST_F(DeviceSampling, PagesAreSharedAsFarAsTheBackendIsExact) {
+  static_assert(kPageTokens == 64);
+  const auto found = [&](Exactness exactness, PrefixSharing sharing) {
+    return n_found(path_, {.late = true, .exactness = exactness, .share_prefixes = sharing});
+  };
+  EXPECT_EQ(found(Exactness::none, PrefixSharing::where_exact), 0);
+  EXPECT_EQ(found(Exactness::prompts, PrefixSharing::where_exact), 64);
+  EXPECT_EQ(found(Exactness::all, PrefixSharing::where_exact), 192);
+  EXPECT_EQ(found(Exactness::prompts, PrefixSharing::on), 192);
+  EXPECT_EQ(found(Exactness::all, PrefixSharing::off), 0);
+  EXPECT_EQ(n_found(path_, {}), 192);  // the CPU's is exact
 }
 
 TEST_F(DeviceSampling, ScarcePagesChangeNothing) {

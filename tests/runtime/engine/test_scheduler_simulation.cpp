@@ -108,6 +108,7 @@ class Simulation {
     limits.n_vocab = dice_.between(3, 60);
     limits.lookahead = static_cast<int>(dice_.between(0, 5) / 2);  // 0, 1 or 2
     limits.share_prefixes = dice_.chance(0.75);
+    limits.share_generated = dice_.chance(0.5);
     return limits;
   }
 
@@ -194,6 +195,7 @@ class Simulation {
     request.prompt = asked.prompt;
     request.max_new_tokens = max_new;
     if (sessions_) request.session = dice_.between(0, 2);
+    request.sampling.seed = Facts{n, request.session != 0}.seed();
     if (has_end) request.is_end = [](int32_t token) { return token == 0; };
     Asked* target = &asked;
     request.on_start = [target](int64_t n_cached) {
@@ -334,6 +336,7 @@ constexpr uint64_t kSchedules = 12'000;
 
 TEST(SchedulerSimulation, EverySchedulesAnswersAreRight) {
   SchedulerStats sum;
+  int64_t n_spared_of_prompts = 0;
   uint64_t n_steps = 0;
   for (uint64_t seed = 0; seed < kSchedules; ++seed) {
     Simulation simulation(seed);
@@ -341,14 +344,16 @@ TEST(SchedulerSimulation, EverySchedulesAnswersAreRight) {
     sum.n_planned_tokens += simulation.stats().n_planned_tokens;
     sum.n_spared_tokens += simulation.stats().n_spared_tokens;
     sum.n_preemptions += simulation.stats().n_preemptions;
+    if (!simulation.limits().share_generated) n_spared_of_prompts += simulation.stats().n_spared_tokens;
     n_steps += simulation.world().n_launched();
   }
   // The schedules were no idle ones.
-  fmt::print("{} steps, {} tokens, {} spared, {} preemptions\n", n_steps, sum.n_planned_tokens,
-             sum.n_spared_tokens, sum.n_preemptions);
+  fmt::print("{} steps, {} tokens, {} spared ({} of prompts alone), {} preemptions\n", n_steps,
+             sum.n_planned_tokens, sum.n_spared_tokens, n_spared_of_prompts, sum.n_preemptions);
   EXPECT_GT(n_steps, kSchedules * 10);
   EXPECT_GT(sum.n_preemptions, static_cast<int64_t>(kSchedules) / 20);
   EXPECT_GT(sum.n_spared_tokens, static_cast<int64_t>(kSchedules));
+  EXPECT_GT(n_spared_of_prompts, static_cast<int64_t>(kSchedules) / 4);
 }
 
 /// In how many of some schedules a Fault is thrown when `spoil` has had its way.
@@ -418,6 +423,22 @@ TEST(SchedulerSimulation, TheChecksNoticeASkippedPosition) {
             50);
 }
 
+TEST(SchedulerSimulation, TheChecksNoticeAPromptsTokenThatPassesForAGeneratedOne) {
+  for (const int32_t by : {-1, 1}) {
+    EXPECT_GT(n_noticed([by](Simulation& simulation) {
+                simulation.world().spoil_plan = [by](StepPlan& plan) {
+                  if (plan.step == 1 && !plan.sequences.empty()) plan.sequences[0].n_prompt += by;
+                };
+              }),
+              50);
+  }
+}
+
+TEST(SchedulerSimulation, TheChecksNoticeAGeneratedTokenThatIsFound) {
+  // The scheduler shares all pages, and the world expects that it shares those of prompts alone.
+  EXPECT_GT(n_noticed([](Simulation& simulation) { simulation.world().expect_own_bits(); }), 3);
+}
+
 TEST(SchedulerSimulation, TheChecksNoticeAReaderOfWhatTheSameStepWrites) {
   SchedulerLimits limits;
   limits.n_pages = 4;
@@ -430,6 +451,7 @@ TEST(SchedulerSimulation, TheChecksNoticeAReaderOfWhatTheSameStepWrites) {
     GenerationRequest request;
     request.prompt = {1, 2, 3};
     request.max_new_tokens = 1;
+    request.sampling.seed = Facts{3}.seed();
     scheduler.submit(std::move(request));
     world.spoil_plan = [spoilt](StepPlan& plan) {
       if (!spoilt) return;
@@ -437,7 +459,7 @@ TEST(SchedulerSimulation, TheChecksNoticeAReaderOfWhatTheSameStepWrites) {
       const PlanSequence first = plan.sequences[0];
       const int32_t other = 1 - first.slot;
       plan.admissions.push_back({other, {}, {1, 2}});
-      plan.sequences.push_back({other, 2, {5}, {first.pages[0], 3}, false, -1});
+      plan.sequences.push_back({other, 2, {5}, {first.pages[0], 3}, false, -1, 1});
     };
     if (spoilt) {
       EXPECT_THROW(world.step(scheduler), Fault);

@@ -17,7 +17,7 @@ StepPlan full_plan() {
   admission.sampling.bias = {{5, -1.5f}, {9, 2.0f}};
   admission.history = {1, 2, 3};
   plan.admissions = {admission};
-  plan.sequences = {{3, 3, {4, 5}, {0, 8}, true, -1}, {1, 0, {9}, {2}, false, 0}};
+  plan.sequences = {{3, 3, {4, 5}, {0, 8}, true, -1, 1}, {1, 0, {9}, {2}, false, 0}};
   return plan;
 }
 
@@ -32,7 +32,9 @@ TEST(StepPlan, SurvivesItsJourney) {
   EXPECT_EQ(plan.admissions[0].sampling.bias[1].token, 9);
   EXPECT_EQ(plan.sequences[0].pages, (std::vector<int32_t>{0, 8}));
   EXPECT_TRUE(plan.sequences[0].sample);
+  EXPECT_EQ(plan.sequences[0].n_prompt, 1);
   EXPECT_EQ(plan.sequences[1].logits_from, 0);
+  EXPECT_EQ(plan.sequences[1].n_prompt, 0);
 }
 
 TEST(StepPlanDeathTest, ACutPlanIsABug) {
