@@ -39,6 +39,7 @@ void add_machine(ordered_json& row, const BenchContext& context) {
   row["n_batch"] = context.n_batch;
   row["type_k"] = context.cache_type;
   row["type_v"] = context.cache_type;
+  row["deterministic"] = context.deterministic;
 }
 
 /// A decode step's bytes and time.

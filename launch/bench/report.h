@@ -26,6 +26,7 @@ struct BenchContext {
   std::string mpi;     ///< or empty: one rank without a launcher
   std::string split;   ///< or empty: equal shares
   std::string cache_type;
+  bool deterministic = false;
   std::string test_time;  ///< UTC, as 2026-11-27T04:00:00Z
   int n_nodes = 1;
   int n_ranks = 1;
@@ -37,6 +38,7 @@ struct BenchContext {
 
 /// A row as an object. Every row has every field: null is what wasn't measured or makes no sense for the
 /// test.
+///   deterministic: a sequence's bits don't depend on what else is computed (CPUs: always)
 ///   n_parallel: sequences at once; avg_ts counts all their tokens
 ///   comm: how GPUs' partial sums travelled (peer, nccl, mpi; single: one rank)
 ///   road: which kernels multiplied the layers' matrices on rank 0's GPU in what was timed (gemv, batch,

@@ -198,6 +198,7 @@ BenchContext make_context(Session& session, Communicator& comm, const ModelOptio
     context.split += fmt::format("{}{:g}", context.split.empty() ? "" : ",", share);
   }
   context.cache_type = model.cache_type_k;
+  context.deterministic = model.deterministic || !session.gpu();
   context.test_time = utc_now();
   context.n_nodes = comm.n_nodes();
   context.n_ranks = comm.size();

@@ -275,14 +275,15 @@ void Products::multiply_unpacked(std::span<const GemvOperand> parts, const CudaA
   }
 }
 
-/// Whether our own kernel takes a product with unpacked weights: where it alone may, or is faster.
+/// Whether our own kernel takes a product with unpacked weights: where it alone may, or is faster. For q·k·v
+/// it is launched once, cuBLASLt thrice.
 bool Products::takes_own(std::span<const GemvOperand> parts, ActForm form, int64_t n_tokens,
                          const GemvOptions& options) const {
   if (!gemm_ || form != ActForm::f16 || options.by_blas) return false;
   if (!blas_) return true;
   int64_t n_rows = 0;
   for (const GemvOperand& part : parts) n_rows += part.weight->n_rows();
-  return options.epilogue == Epilogue::none && gemm_->fills(n_rows, n_tokens);
+  return options.epilogue == Epilogue::none && (parts.size() > 1 || gemm_->fills(n_rows, n_tokens));
 }
 
 /// Scales, biases and gates of sums that lack them.

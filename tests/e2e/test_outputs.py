@@ -102,6 +102,7 @@ class Bench(unittest.TestCase):
             self.assertEqual([(row["n_prompt"], row["n_gen"], row["n_depth"]) for row in rows], self.TESTS)
             for row in rows:
                 self.assertEqual((row["n_ranks"], row["n_threads"], row["n_batch"]), (max(1, ranks), 1, 512))
+                self.assertTrue(row["deterministic"])  # a CPU always is
                 self.assertEqual(row["model_filename"], golden_model())
                 self.assertEqual(row["model_size"], os.path.getsize(golden_model()))
                 self.assertEqual((len(row["samples_ns"]), len(row["samples_ts"])), (3, 3))

@@ -37,6 +37,7 @@ SANITIZED = [
     ("synccheck", "test_cuda_attention", "*EveryCacheType*:*EveryHeadSize*:*Prompts*", 3),
 ]
 NO_KERNELS = {"test_cuda_memory", "test_cuda_step_clock"}  # nothing for a tool that watches kernels
+HOPPER_ALONE = {"test_cuda_gemm"}  # programs whose kernels are code for it
 NOT_LISTED = "*"  # a program of kernels that the list doesn't know: all of it
 
 
@@ -59,7 +60,8 @@ def shards(n, i, **env):
 
 
 def programs_of(suite):
-    return [name for name in suite.programs.like("test_cuda_") if not name.endswith("_ptx")]
+    others = set() if suite.gpus.are_hopper else HOPPER_ALONE
+    return [name for name in suite.programs.like("test_cuda_") if not name.endswith("_ptx") and name not in others]
 
 
 def kernel_checks(suite):

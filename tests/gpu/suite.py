@@ -88,13 +88,14 @@ class Gpus:
 
     def __init__(self, pretended):
         self.pretended = pretended
-        self.names, self.driver = [], ""
+        self.names, self.driver, self.are_hopper = [], "", False
         if pretended:
             self.names = ["the CPU"] * 2
             return
         for line in self._query("name,driver_version"):
             name, self.driver = (text.strip() for text in line.rsplit(",", 1))
             self.names.append(name)
+        self.are_hopper = all(line.startswith("9.") for line in self._query("compute_cap"))
 
     def __len__(self):
         return len(self.names)

@@ -108,6 +108,13 @@ TEST(BenchReport, markdown_leaves_out_what_nobody_measured) {
     EXPECT_NE(text.find(head), std::string::npos) << head;
 }
 
+TEST(BenchReport, deterministic) {
+  BenchContext other = context();
+  other.deterministic = !other.deterministic;
+  for (const BenchContext& one : {context(), other})
+    EXPECT_EQ(bench_record(one, decode()).at("deterministic"), one.deterministic);
+}
+
 TEST(BenchReport, roads) {
   EXPECT_TRUE(bench_record(context(), decode()).at("road").is_null());
   BenchTest test = decode();

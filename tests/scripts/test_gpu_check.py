@@ -148,6 +148,12 @@ class Kernels(WithSuite):
         self.assertLessEqual({"test_cuda_new", "test_cuda_gemv", "tandem"}, sanitized)
         self.assertEqual({c.name.split()[0] for c in kernels.volta_checks(suite, 60)}, {"test_cuda_gemv_ptx"})
 
+    def test_programs_for_hopper_alone_are_found_there(self):
+        self.program("test_cuda_gemm", GTEST.format(1, 0, 0))
+        suite = self.suite()
+        for suite.gpus.are_hopper, found in ((False, []), (True, ["test_cuda_gemm"])):
+            self.assertEqual(kernels.programs_of(suite), found)
+
 
 class Sanitizer(unittest.TestCase):
     def test_every_process_has_to_be_clean(self):

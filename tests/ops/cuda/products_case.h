@@ -64,8 +64,8 @@ inline double nmse(const std::vector<float>& a, const std::vector<double>& b) {
 /// (n_tokens, n_rows) of each part, poisoned before.
 inline std::vector<std::vector<float>> multiply(Products& products,
                                                 const std::vector<const CudaMatrix*>& weights, const Input& x,
-                                                GemvOptions options = {},
-                                                const std::vector<float>& bias = {}) {
+                                                GemvOptions options = {}, const std::vector<float>& bias = {},
+                                                bool prompt = false) {
   const DeviceBuffer<float> device_bias = to_device(bias);
   std::vector<DeviceBuffer<float>> outs;
   std::vector<GemvOperand> parts;
@@ -75,7 +75,7 @@ inline std::vector<std::vector<float>> multiply(Products& products,
         {weight, bias.empty() ? nullptr : device_bias.data(), outs.back().data(), weight->n_rows()});
   }
   const Stream stream;
-  products.multiply(parts, x.device, x.n_tokens, options, stream.get());
+  products.multiply(parts, x.device, x.n_tokens, options, stream.get(), prompt);
   stream.synchronize();
   std::vector<std::vector<float>> results;
   for (const DeviceBuffer<float>& out : outs) results.push_back(to_host(out.data(), out.size()));

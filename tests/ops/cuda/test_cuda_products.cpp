@@ -1,5 +1,5 @@
-// ops/cuda/products on a GPU: the roads of many tokens (tensor cores straight from tiles, cuBLASLt) for every
-// format, number of tokens, shard and epilogue against ops/ref.
+// ops/cuda/products on a GPU: the roads of many tokens (tensor cores straight from tiles, unpacked weights)
+// for every format, number of tokens, shard and epilogue against ops/ref.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -18,24 +18,34 @@ bool is_float(TensorType type) {
   return type_info(type).block_elements == 1;
 }
 
-class ManyTokens : public ::testing::TestWithParam<std::tuple<TensorType, bool>> {
+/// by_warps: by the kernels of before Hopper; prompts: as a deterministic one multiplies prompts' tokens.
+enum class How : uint8_t { usual, by_warps, prompts };
+
+class ManyTokens : public ::testing::TestWithParam<std::tuple<TensorType, How>> {
  protected:
   static TensorType type() { return std::get<0>(GetParam()); }
-  /// By the kernels of before Hopper.
-  static bool by_warps() { return std::get<1>(GetParam()); }
+  static bool by_warps() { return std::get<1>(GetParam()) == How::by_warps; }
+  static bool prompts() { return std::get<1>(GetParam()) == How::prompts; }
   void SetUp() override {
     if (!has_device()) GTEST_SKIP() << "no CUDA device";
     if (by_warps() && batch_code(type()) != BatchCode::warpgroups) GTEST_SKIP() << "no other kernels here";
     std::string why_not;
     has_blas_ = Blas::open(why_not) != nullptr;
     has_batch_ = has_batch_kernel(type());
+    if (prompts() && (!has_batch_ || !Gemm::open())) GTEST_SKIP() << "no kernel of ours for it here";
     if (form() == ActForm::f16 && !has_blas_ && !has_batch_)
       GTEST_SKIP() << "neither tensor cores nor cuBLASLt for it: " << why_not;
   }
   /// Products knows weights by their address: one for each test's matrices.
   Products& fresh() {
-    products_ = std::make_unique<Products>(int64_t{1} << 22);
+    products_ = std::make_unique<Products>(int64_t{1} << 22, prompts());
     return *products_;
+  }
+  static std::vector<std::vector<float>> multiply(Products& products,
+                                                  const std::vector<const CudaMatrix*>& weights,
+                                                  const Input& x, const GemvOptions& options,
+                                                  const std::vector<float>& bias = {}) {
+    return cuda::multiply(products, weights, x, options, bias, prompts());
   }
   static GemvOptions options(Epilogue epilogue = Epilogue::none) {
     GemvOptions out{epilogue, false};
@@ -199,7 +209,7 @@ TEST_P(ManyTokens, LaunchedEarlyTheyAwaitTheirInput) {
     for (size_t run = 0; run < outs.size(); ++run) {
       const GemvOperand part{&weight, nullptr, outs[run].data(), weight.n_rows()};
       x.fill(given[run % 2].data(), cols.size(), n_tokens, nullptr, stream.get(), true);
-      products.multiply({&part, 1}, x, n_tokens, early, stream.get());
+      products.multiply({&part, 1}, x, n_tokens, early, stream.get(), prompts());
     }
     stream.synchronize();
     for (size_t run = 0; run < outs.size(); ++run)
@@ -217,8 +227,10 @@ TEST_P(ManyTokens, GoByTheRoadsOfTheMatrix) {
     for (const Roads& roads : {Roads{0, 64}, Roads{0, 256}, Roads{0, 0}, Roads{64, 64}}) {
       weight.set_roads(roads);
       const GemvOperand part{&weight};
-      const Road road = fresh().road_of({&part, 1}, form(), n_tokens);
-      if (has_batch_ && has_blas_) {
+      const Road road = fresh().road_of({&part, 1}, form(), n_tokens, prompts());
+      if (prompts()) {
+        EXPECT_EQ(road, Road::unpacked);
+      } else if (has_batch_ && has_blas_) {
         EXPECT_EQ(road, n_tokens <= roads.batch ? Road::batch : Road::unpacked);
       }
       if (form() == ActForm::f32 && has_blas_) {
@@ -231,6 +243,7 @@ TEST_P(ManyTokens, GoByTheRoadsOfTheMatrix) {
 }
 
 TEST_P(ManyTokens, RoadsAreMeasured) {
+  if (prompts()) GTEST_SKIP() << "deterministic products have one road";
   const RandomMatrix m = random_matrix(type(), 256, 512, 16);
   std::vector<CudaMatrix> weights;
   for (int i = 0; i < 4; ++i) weights.push_back(upload(m, {0, 512}));
@@ -247,12 +260,14 @@ TEST_P(ManyTokens, RoadsAreMeasured) {
   }
 }
 
-std::string case_name(const ::testing::TestParamInfo<std::tuple<TensorType, bool>>& info) {
-  return std::string(type_info(std::get<0>(info.param)).name) + (std::get<1>(info.param) ? "_by_warps" : "");
+std::string case_name(const ::testing::TestParamInfo<std::tuple<TensorType, How>>& info) {
+  constexpr const char* kHows[] = {"", "_by_warps", "_prompts"};
+  return std::string(type_info(std::get<0>(info.param)).name) +
+         kHows[static_cast<size_t>(std::get<1>(info.param))];
 }
 INSTANTIATE_TEST_SUITE_P(All, ManyTokens,
                          ::testing::Combine(::testing::ValuesIn(testing::computable_types()),
-                                            ::testing::Bool()),
+                                            ::testing::Values(How::usual, How::by_warps, How::prompts)),
                          case_name);
 
 }  // namespace
