@@ -34,14 +34,15 @@ class Products {
   /// prompt's.
   explicit Products(int64_t most_elements, bool deterministic = false);
 
-  /// Device memory that a Products takes, its cuBLASLt workspace included.
+  /// Device memory that a Products takes at most, cuBLASLt's workspace included.
   static size_t bytes_of(int64_t most_elements, int n_multiprocessors);
   size_t bytes() const;
 
   /// The form of activations that n_tokens of them shall have to be multiplied with the matrix.
   ActForm form_of(const DeviceMatrix& matrix, int64_t n_tokens) const;
 
-  /// The road of n_tokens in that form through these parts.
+  /// The road of n_tokens in that form through these parts. `prompt`, here and below: they are a prompt's,
+  /// which counts where it is deterministic.
   Road road_of(std::span<const GemvOperand> parts, ActForm form, int64_t n_tokens, bool prompt = false) const;
 
   /// Whether n_tokens of gate and up in that form, on their road, can go to `out` as options.records.

@@ -264,7 +264,7 @@ class Job:
     def wait_for(self, condition, what, limit_s=START_LIMIT_S):
         """Waits for a condition of a job that has not ended."""
 
-        def checked():
+        def holds():
             if condition():
                 return True
             if self.process.poll() is not None:
@@ -273,7 +273,7 @@ class Job:
                 )
             return False
 
-        wait_for(checked, limit_s, lambda: f"waiting for {what}: {self.stderr()}")
+        wait_for(holds, limit_s, lambda: f"waiting for {what}: {self.stderr()}")
 
     def wait_for_ranks(self, n_ranks):
         self.wait_for(lambda: len(self.find_ranks()) == n_ranks, f"{n_ranks} ranks")
@@ -330,8 +330,14 @@ def logits(*arguments, ranks=0, **env):
         return Npy(path)
 
 
-def token_ids(model, text, *arguments):
-    result = tandem("tokenize", "-m", model, "-p", text, *arguments)
+def checked(*arguments, **options):
+    """tandem(), which has to end well."""
+    result = tandem(*arguments, **options)
     if result.code != 0:
-        raise AssertionError(result.err)
+        raise AssertionError(f"{arguments}: {result.code}: {result.err}")
+    return result
+
+
+def token_ids(model, text, *arguments):
+    result = checked("tokenize", "-m", model, "-p", text, *arguments)
     return [int(word) for word in result.text.strip("[]\n").split(",") if word.strip()]
