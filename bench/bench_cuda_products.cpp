@@ -60,8 +60,7 @@ void run(benchmark::State& state, TensorType type, const Shape& shape, const Way
   std::vector<CudaMatrix> weights = matrices(type, {shape.name, n_rows, shape.n_cols}, pair ? 2 : 1);
   for (CudaMatrix& weight : weights) weight.set_roads(way.roads);
   Products products(shape.n_rows * shape.n_cols, way.own);
-  CudaActivations x(n_tokens, {0, shape.n_cols},
-                    way.as_step && is_down(shape) && way.form != ActForm::f16 ? ActForm::q15 : way.form);
+  CudaActivations x(n_tokens, {0, shape.n_cols}, way.as_step && is_down(shape) ? ActForm::q15 : way.form);
   CudaActivations records(n_tokens, {0, n_rows}, way.form == ActForm::f16 ? ActForm::f16 : ActForm::q15);
   const DeviceBuffer<float> floats(static_cast<size_t>(n_tokens * shape.n_cols));
   check(cudaMemset(floats.data(), 0x3d, floats.bytes()));

@@ -80,9 +80,8 @@ void CudaBackend::note_tokens(const StepBatch& batch) {
     runs_.back().tokens.end = begin + n;
   };
   for (const StepSequence& sequence : batch.sequences) {
-    const int64_t n_together = options_.deterministic  ? sequence.n_prompt
-                               : sequence.n_tokens > 1 ? sequence.n_tokens
-                                                       : 0;
+    int64_t n_together = sequence.n_tokens > 1 ? sequence.n_tokens : 0;
+    if (options_.deterministic) n_together = sequence.n_prompt;
     const int64_t n_single = sequence.n_tokens - n_together;
     const auto first = sequence.first_position;
     if (n_together > 0) parts_.push_back({static_cast<int32_t>(n_together), first, true});

@@ -15,8 +15,8 @@ void CudaBackend::multiply(std::span<const GemvOperand> parts, const CudaActivat
     return;
   }
   for (const TokenRun& run : runs_) {
-    const Range both{std::max(run.tokens.begin, tokens.begin), std::min(run.tokens.end, tokens.end)};
-    if (both.begin < both.end) multiply_run(both, run.prompt);
+    const Range both = intersect(run.tokens, tokens);
+    if (!both.empty()) multiply_run(both, run.prompt);
   }
 }
 

@@ -47,12 +47,19 @@ const float* scales_from(const CudaActivations& x, int64_t token) {
                                         token * x.token_bytes());
 }
 
-RawRows raw_rows(const GemvOperand& part, const CudaActivations& x, Range tokens) {
+/// The part's outputs of these tokens, as they are.
+RawRows rows_of(const GemvOperand& part, Range tokens) {
   RawRows rows;
   rows.data = part.out + tokens.begin * part.out_stride;
   rows.stride = part.out_stride;
   rows.n_rows = part.weight->n_rows();
   rows.n_tokens = tokens.size();
+  return rows;
+}
+
+/// The same, as sums that lack scales.
+RawRows raw_rows(const GemvOperand& part, const CudaActivations& x, Range tokens) {
+  RawRows rows = rows_of(part, tokens);
   if (x.form() == ActForm::f16) {
     rows.scales = scales_from(x, tokens.begin);
     rows.scale_stride = x.token_bytes();
@@ -268,10 +275,7 @@ void Products::multiply_unpacked(std::span<const GemvOperand> parts, const CudaA
   if (raw) {
     finish(full, x, tokens, options, stream);
   } else if (options.records != nullptr) {
-    RawRows rows = raw_rows(full[0], x, tokens);
-    rows.scales = nullptr;
-    rows.power = 1;
-    halve_rows(rows, *options.records, tokens.begin, options.not_finite, stream);
+    halve_rows(rows_of(full[0], tokens), *options.records, tokens.begin, options.not_finite, stream);
   }
 }
 

@@ -11,91 +11,71 @@ namespace tandem::cuda::device {
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
+// An instruction up to its sums' registers, the registers by 32, and the operands that they are.
+#define TANDEM_PRODUCT(shape)                      \
+  "{\n\t.reg .pred p;\n\tsetp.eq.b32 p, 0, 0;\n\t" \
+  "wgmma.mma_async.sync.aligned." shape ".f32.f16.f16 {"
+#define TANDEM_REGISTERS_0                                                 \
+  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
+  "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define TANDEM_REGISTERS_32                                                            \
+  ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
+  "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+#define TANDEM_REGISTERS_64                                                            \
+  ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, " \
+  "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
+#define TANDEM_REGISTERS_96                                                                        \
+  ", %96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, " \
+  "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
+#define TANDEM_SUMS(j) "+f"(c[j][0]), "+f"(c[j][1]), "+f"(c[j][2]), "+f"(c[j][3])
+#define TANDEM_EIGHT_SUMS(j)                                                                      \
+  TANDEM_SUMS(j), TANDEM_SUMS(j + 1), TANDEM_SUMS(j + 2), TANDEM_SUMS(j + 3), TANDEM_SUMS(j + 4), \
+      TANDEM_SUMS(j + 5), TANDEM_SUMS(j + 6), TANDEM_SUMS(j + 7)
+
 /// c += a · b for a warpgroup. a: 64 rows × 16, each warp's 16 rows as mma()'s a; c: each warp's rows as
 /// mma()'s c, of eight times 8 tokens; b: 64 tokens × 16, as swizzled_operand() says. Runs by itself: a's and
 /// c's registers and b's memory are in use until await_products().
 __device__ inline void multiply_group(float (&c)[8][4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3,
                                       uint64_t b) {
-  asm volatile(
-      "{\n\t.reg .pred p;\n\tsetp.eq.b32 p, 0, 0;\n\t"
-      "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, "
-      "%12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
-      "{%32, %33, %34, %35}, %36, p, 1, 1, 0;\n\t}"
-      : "+f"(c[0][0]), "+f"(c[0][1]), "+f"(c[0][2]), "+f"(c[0][3]), "+f"(c[1][0]), "+f"(c[1][1]),
-        "+f"(c[1][2]), "+f"(c[1][3]), "+f"(c[2][0]), "+f"(c[2][1]), "+f"(c[2][2]), "+f"(c[2][3]),
-        "+f"(c[3][0]), "+f"(c[3][1]), "+f"(c[3][2]), "+f"(c[3][3]), "+f"(c[4][0]), "+f"(c[4][1]),
-        "+f"(c[4][2]), "+f"(c[4][3]), "+f"(c[5][0]), "+f"(c[5][1]), "+f"(c[5][2]), "+f"(c[5][3]),
-        "+f"(c[6][0]), "+f"(c[6][1]), "+f"(c[6][2]), "+f"(c[6][3]), "+f"(c[7][0]), "+f"(c[7][1]),
-        "+f"(c[7][2]), "+f"(c[7][3])
-      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "l"(b));
+  asm volatile(TANDEM_PRODUCT("m64n64k16") TANDEM_REGISTERS_0 "}, {%32, %33, %34, %35}, %36, p, 1, 1, 0;\n\t}"
+               : TANDEM_EIGHT_SUMS(0)
+               : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "l"(b));
 }
 
 /// c += a · b, both in shared memory as swizzled_operand() says: a: 64 rows × 16; b: 64, 128, 192 or 256
 /// tokens × 16; c as multiply_group()'s, 8 tokens behind another. Runs by itself, as multiply_group().
-#define TANDEM_SUMS(j) "+f"(c[j][0]), "+f"(c[j][1]), "+f"(c[j][2]), "+f"(c[j][3])
 __device__ inline void multiply_shared(float (&c)[8][4], uint64_t a, uint64_t b) {
-  asm volatile(
-      "{\n\t.reg .pred p;\n\tsetp.eq.b32 p, 0, 0;\n\t"
-      "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, "
-      "%20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
-      "%32, %33, p, 1, 1, 0, 0;\n\t}"
-      : TANDEM_SUMS(0), TANDEM_SUMS(1), TANDEM_SUMS(2), TANDEM_SUMS(3), TANDEM_SUMS(4), TANDEM_SUMS(5),
-        TANDEM_SUMS(6), TANDEM_SUMS(7)
-      : "l"(a), "l"(b));
+  asm volatile(TANDEM_PRODUCT("m64n64k16") TANDEM_REGISTERS_0 "}, %32, %33, p, 1, 1, 0, 0;\n\t}"
+               : TANDEM_EIGHT_SUMS(0)
+               : "l"(a), "l"(b));
 }
 __device__ inline void multiply_shared(float (&c)[16][4], uint64_t a, uint64_t b) {
-  asm volatile(
-      "{\n\t.reg .pred p;\n\tsetp.eq.b32 p, 0, 0;\n\t"
-      "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, "
-      "%20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, "
-      "%40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, "
-      "%60, %61, %62, %63}, "
-      "%64, %65, p, 1, 1, 0, 0;\n\t}"
-      : TANDEM_SUMS(0), TANDEM_SUMS(1), TANDEM_SUMS(2), TANDEM_SUMS(3), TANDEM_SUMS(4), TANDEM_SUMS(5),
-        TANDEM_SUMS(6), TANDEM_SUMS(7), TANDEM_SUMS(8), TANDEM_SUMS(9), TANDEM_SUMS(10), TANDEM_SUMS(11),
-        TANDEM_SUMS(12), TANDEM_SUMS(13), TANDEM_SUMS(14), TANDEM_SUMS(15)
-      : "l"(a), "l"(b));
-}
-__device__ inline void multiply_shared(float (&c)[32][4], uint64_t a, uint64_t b) {
-  asm volatile(
-      "{\n\t.reg .pred p;\n\tsetp.eq.b32 p, 0, 0;\n\t"
-      "wgmma.mma_async.sync.aligned.m64n256k16.f32.f16.f16 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, "
-      "%20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, "
-      "%40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, "
-      "%60, %61, %62, %63, %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "
-      "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, %96, %97, %98, %99, "
-      "%100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, %112, %113, %114, %115, %116, "
-      "%117, %118, %119, "
-      "%120, %121, %122, %123, %124, %125, %126, %127}, "
-      "%128, %129, p, 1, 1, 0, 0;\n\t}"
-      : TANDEM_SUMS(0), TANDEM_SUMS(1), TANDEM_SUMS(2), TANDEM_SUMS(3), TANDEM_SUMS(4), TANDEM_SUMS(5),
-        TANDEM_SUMS(6), TANDEM_SUMS(7), TANDEM_SUMS(8), TANDEM_SUMS(9), TANDEM_SUMS(10), TANDEM_SUMS(11),
-        TANDEM_SUMS(12), TANDEM_SUMS(13), TANDEM_SUMS(14), TANDEM_SUMS(15), TANDEM_SUMS(16), TANDEM_SUMS(17),
-        TANDEM_SUMS(18), TANDEM_SUMS(19), TANDEM_SUMS(20), TANDEM_SUMS(21), TANDEM_SUMS(22), TANDEM_SUMS(23),
-        TANDEM_SUMS(24), TANDEM_SUMS(25), TANDEM_SUMS(26), TANDEM_SUMS(27), TANDEM_SUMS(28), TANDEM_SUMS(29),
-        TANDEM_SUMS(30), TANDEM_SUMS(31)
-      : "l"(a), "l"(b));
+  asm volatile(TANDEM_PRODUCT("m64n128k16") TANDEM_REGISTERS_0 TANDEM_REGISTERS_32
+               "}, %64, %65, p, 1, 1, 0, 0;\n\t}"
+               : TANDEM_EIGHT_SUMS(0), TANDEM_EIGHT_SUMS(8)
+               : "l"(a), "l"(b));
 }
 __device__ inline void multiply_shared(float (&c)[24][4], uint64_t a, uint64_t b) {
-  asm volatile(
-      "{\n\t.reg .pred p;\n\tsetp.eq.b32 p, 0, 0;\n\t"
-      "wgmma.mma_async.sync.aligned.m64n192k16.f32.f16.f16 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, "
-      "%20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, "
-      "%40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, "
-      "%60, %61, %62, %63, %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "
-      "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95}, "
-      "%96, %97, p, 1, 1, 0, 0;\n\t}"
-      : TANDEM_SUMS(0), TANDEM_SUMS(1), TANDEM_SUMS(2), TANDEM_SUMS(3), TANDEM_SUMS(4), TANDEM_SUMS(5),
-        TANDEM_SUMS(6), TANDEM_SUMS(7), TANDEM_SUMS(8), TANDEM_SUMS(9), TANDEM_SUMS(10), TANDEM_SUMS(11),
-        TANDEM_SUMS(12), TANDEM_SUMS(13), TANDEM_SUMS(14), TANDEM_SUMS(15), TANDEM_SUMS(16), TANDEM_SUMS(17),
-        TANDEM_SUMS(18), TANDEM_SUMS(19), TANDEM_SUMS(20), TANDEM_SUMS(21), TANDEM_SUMS(22), TANDEM_SUMS(23)
-      : "l"(a), "l"(b));
+  asm volatile(TANDEM_PRODUCT("m64n192k16") TANDEM_REGISTERS_0 TANDEM_REGISTERS_32 TANDEM_REGISTERS_64
+               "}, %96, %97, p, 1, 1, 0, 0;\n\t}"
+               : TANDEM_EIGHT_SUMS(0), TANDEM_EIGHT_SUMS(8), TANDEM_EIGHT_SUMS(16)
+               : "l"(a), "l"(b));
 }
+__device__ inline void multiply_shared(float (&c)[32][4], uint64_t a, uint64_t b) {
+  asm volatile(TANDEM_PRODUCT("m64n256k16")
+                   TANDEM_REGISTERS_0 TANDEM_REGISTERS_32 TANDEM_REGISTERS_64 TANDEM_REGISTERS_96
+               "}, %128, %129, p, 1, 1, 0, 0;\n\t}"
+               : TANDEM_EIGHT_SUMS(0), TANDEM_EIGHT_SUMS(8), TANDEM_EIGHT_SUMS(16), TANDEM_EIGHT_SUMS(24)
+               : "l"(a), "l"(b));
+}
+
+#undef TANDEM_EIGHT_SUMS
 #undef TANDEM_SUMS
+#undef TANDEM_REGISTERS_96
+#undef TANDEM_REGISTERS_64
+#undef TANDEM_REGISTERS_32
+#undef TANDEM_REGISTERS_0
+#undef TANDEM_PRODUCT
 
 /// Registers written before it may be given to multiply_group() behind it.
 __device__ inline void begin_products() {

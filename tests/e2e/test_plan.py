@@ -5,28 +5,23 @@ import re
 import unittest
 
 import harness
-from harness import golden_model, golden_models, real_model, tandem
+from harness import checked, golden_model, golden_models, real_model, tandem
 
 MIB = 1 << 20
 V100 = "31141MiB"
 
 
 def plan(*arguments, **more):
-    result = tandem("plan", "--json", *arguments, **more)
-    if result.code != 0:
-        raise AssertionError(f"{arguments}: {result.code}: {result.err}")
-    return json.loads(result.out)
+    return json.loads(checked("plan", "--json", *arguments, **more).out)
 
 
 def measured(model, ranks, *arguments):
     """What each rank of a real run says of its memory, in MiB: weights, cache, step buffers."""
     text = (harness.ROOT / "LICENSE").read_text()[:900]  # some 180 tokens at least: a full step
-    result = tandem(
+    result = checked(
         "run", "-m", model, "-p", text, "-n", 1, "-v", "--temp", 0, "--backend", "cpu", *arguments,
         ranks=ranks, limit_s=240,
     )  # fmt: skip
-    if result.code != 0:
-        raise AssertionError(result.err)
     found = {}
     for rank, weights, cache in re.findall(
         r"rank (\d+): CPU .*weights ([\d.]+) MiB, KV cache ([\d.]+) MiB", result.err
