@@ -8,7 +8,7 @@ TANDEM=${TANDEM:-tandem}
 say() { printf '%s job %s: %s\n' "$(date +%T)" "${SLURM_JOB_ID:-?}" "$*" >&2; }
 fail() { say "$*"; exit 64; }
 
-# Whether the job was told to stop while there was nothing to hand that on to.
+# Whether the job was told to stop (#SBATCH --signal=B:USR1@…, or scancel --batch --signal=USR1).
 asked=${asked-0}
 trap 'asked=1' USR1 TERM
 
@@ -17,6 +17,8 @@ srun_options=(--mpi=pmix --kill-on-bad-exit=1 --gpu-bind=none --cpu-bind=none)
 mpirun_options=(--bind-to none)
 # A rank that ends with 75 is no accident: without Open MPI's paragraphs about it. tandem says itself what went wrong.
 export OMPI_MCA_orte_execute_quiet=${OMPI_MCA_orte_execute_quiet-1}
+# What a shell says of a command that ended by USR1: it was told to stop before it listened for that.
+ended_by_usr1=$((128 + $(kill -l USR1)))
 
 # need NAME...: ends the job with one line where a setting is missing.
 need() {
@@ -33,11 +35,9 @@ stage_model() {
   local base=${TANDEM_STAGE_DIR:-${SLURM_TMPDIR:-${TMPDIR:-/tmp}}/tandem-$SLURM_JOB_ID}
   local begin=$SECONDS
   if [[ -z ${TANDEM_STAGE_DIR-} ]]; then staged=$base; fi
-  local status=0
-  srun --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --kill-on-bad-exit=1 \
-    "$tandem_slurm/stage" "$MODEL" "$base" || status=$?
-  if ((status == 138)); then asked=1; fi # the step got the warning
-  if ((status == 0)); then
+  by_srun --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --kill-on-bad-exit=1 -- "$tandem_slurm/stage" "$MODEL" "$base"
+  if ((code == ended_by_usr1)); then asked=1; fi # the step was told, not this shell
+  if ((code == 0)); then
     model=$base/$(basename "$MODEL")
     say "the model is on each node's own disk after $((SECONDS - begin)) s: $model"
   else
@@ -64,7 +64,12 @@ run_batch() {
   journal=$(realpath -m -- "$OUTPUT").journal
   done_before=$(journal_bytes)
   read -ra extra <<<"${TANDEM_ARGS-}"
-  "by_$1" batch -m "$model" -i "$INPUT" -o "$OUTPUT" "${extra[@]}"
+  local tandem=("$TANDEM" batch -m "$model" -i "$INPUT" -o "$OUTPUT" "${extra[@]}")
+  case $1 in
+    mpirun) by_mpirun "${mpirun_options[@]}" -np "$SLURM_NTASKS" -- "${tandem[@]}" ;;
+    srun) by_srun --ntasks="$SLURM_NTASKS" "${srun_options[@]}" -- "${tandem[@]}" ;;
+    *) fail "LAUNCHER is srun or mpirun, not $1" ;;
+  esac
 }
 
 journal_bytes() { stat -c %s -- "$journal" 2>/dev/null || echo 0; }
@@ -82,45 +87,50 @@ still_stuck() {
   ((count + 1 >= ${MAX_STUCK:-3}))
 }
 
-# by_mpirun ARGUMENT...: tandem as this job's mpirun starts it. The job's signals go to this shell
-# (#SBATCH --signal=B:USR1@…), which hands them on as USR1: mpirun passes that to every rank, while a TERM to mpirun
-# gives the ranks one second.
-by_mpirun() {
-  mpirun "${mpirun_options[@]}" -np "$SLURM_NTASKS" "$TANDEM" "$@" &
-  local pid=$!
-  trap 'interrupted=1; say "told to stop: a checkpoint"; kill -USR1 "$pid" 2>/dev/null' USR1 TERM
-  await "$pid"
-}
+# by_mpirun, by_srun OPTION... -- PROGRAM ARGUMENT...: runs it in the job and sets `code`. What this shell is told meanwhile
+# goes on as USR1, which either passes to every task, but not before one has begun: mpirun fails of a signal that finds
+# it without its daemons, and srun has nobody to give one to. Not as TERM: mpirun gives its ranks one second then.
+by_mpirun() { launch mpirun "$@"; }
+by_srun() { launch srun "$@"; }
 
-# by_srun ARGUMENT...: the same through srun. Slurm signals a step's tasks itself (#SBATCH --signal=USR1@…, no B:), so
-# this shell has nothing to hand on, but must live until they have ended.
-by_srun() {
-  srun --ntasks="$SLURM_NTASKS" "${srun_options[@]}" "$tandem_slurm/task" "$TANDEM" "$@" &
-  trap 'interrupted=1; say "told to stop, as the tasks are"' USR1 TERM
-  await $!
-}
-
-# await PID: sets `code`. A trap that ran has ended a `wait` early, and there is one more to come.
-interrupted=0
-await() {
-  local again
+launch() {
+  local options=() folder pid again told=0
+  while [[ $1 != -- ]]; do options+=("$1"); shift; done
+  shift
+  folder=$(mktemp -d) || fail "no room in ${TMPDIR:-/tmp}"
+  tandem_began=$folder/began "${options[@]}" "$tandem_slurm/task" "$@" &
+  pid=$!
+  trap 'asked=1 told=1; hand_on "$pid" "$folder/began"' USR1 TERM
   code=0
-  wait "$1" || code=$?
-  while ((interrupted)); do
-    interrupted=0
+  wait "$pid" || code=$?
+  while ((told)); do # a trap has ended a `wait` early, and there is one more to come
+    told=0
     again=0
-    wait "$1" || again=$?
+    wait "$pid" || again=$?
     if ((again != 127)); then code=$again; fi # 127: was waited for already
   done
   trap 'asked=1' USR1 TERM
+  rm -rf -- "$folder"
+}
+
+# hand_on PID FILE: tells a launcher to stop as soon as `task` has made FILE. Where that isn't seen on this node, after
+# half a minute.
+hand_on() {
+  local tries
+  say "told to stop: a checkpoint"
+  for ((tries = 0; tries < 300; ++tries)); do
+    if [[ -e $2 ]] || ! kill -0 "$1" 2>/dev/null; then break; fi
+    sleep 0.1
+  done
+  kill -USR1 "$1" 2>/dev/null
 }
 
 # finish: ends the job by what `code` says. 75 is "stopped before the end, start me again": the same job is put
 # into the queue once more, at most MAX_RESTARTS times.
 finish() {
   unstage
-  # The warning came before tandem listened for it: nothing was done that could be lost.
-  if ((code == 128 + $(kill -l USR1))); then code=75; fi
+  # Told before it listened: nothing was done that could be lost.
+  if ((code == ended_by_usr1)); then code=75; fi
   case $code in
     0) say "done"; rm -f -- "${journal:-none}.stuck" ;;
     65) rm -f -- "${journal:-none}.stuck"; say "done, but some lines failed: see the output's error records" ;;

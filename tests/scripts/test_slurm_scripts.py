@@ -46,15 +46,13 @@ class Files(unittest.TestCase):
         done = subprocess.run(["shellcheck", "-x", *SHELL], cwd=FOLDER, capture_output=True, text=True, check=False)
         self.assertEqual(done.stdout, "")
 
-    def test_signals_go_where_the_launcher_is(self):
+    def test_the_batch_shell_is_warned(self):
         for path in SBATCH:
             if path.stem == "scaling":
                 continue
             with self.subTest(script=path.name):
                 signal = directives(path)["signal"]
-                by_mpirun = "run_batch mpirun" in path.read_text()
-                self.assertRegex(signal, r"^(B:)?USR1@\d+$")
-                self.assertEqual(signal.startswith("B:"), by_mpirun)
+                self.assertRegex(signal, r"^B:USR1@\d+$")
                 self.assertIn("requeue", directives(path))
                 self.assertEqual(directives(path)["open-mode"], "append")
                 self.assertRegex(PAGE, rf"\| `{path.name}` \|.*`--signal={signal}` \|")
@@ -92,6 +90,17 @@ class Task(unittest.TestCase):
         self.assertEqual(self.visible(SLURM_JOB_GPUS=given), given)
         self.assertEqual(self.visible(SLURM_STEP_GPUS=given, SLURM_JOB_GPUS="1,2,3,4,5,6,7,8,9"), given)
         self.assertEqual(self.visible(SLURM_STEP_GPUS=given, CUDA_VISIBLE_DEVICES="0"), "0")
+
+
+    def test_says_that_it_began(self):
+        with tempfile.TemporaryDirectory() as folder:
+            mark = pathlib.Path(folder) / "began"
+            for path in (mark, pathlib.Path(folder) / "elsewhere" / "began"):
+                done = subprocess.run(
+                    [FOLDER / "task", "sh", "-c", f"ls {folder}; env | grep -c tandem_began"],
+                    env={**os.environ, "tandem_began": str(path)}, capture_output=True, text=True, timeout=20, check=False,
+                )  # fmt: skip
+                self.assertEqual(done.stdout, "began\n0\n")
 
 
 class Stage(unittest.TestCase):
