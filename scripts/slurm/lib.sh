@@ -45,11 +45,22 @@ stage_model() {
   fi
 }
 
-# Takes this job's copies away again. Not at a requeue's mercy: a job that starts again stages again.
+# Takes this job's copies away again. Not at a requeue's mercy: a job that starts again stages again. A job that was
+# cancelled has no more steps, and so leaves the copies of nodes other than this.
 unstage() {
   if [[ -z ${staged-} ]]; then return; fi
-  srun --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 rm -rf -- "$staged" || true
+  rm -rf -- "$staged"
+  if ((SLURM_JOB_NUM_NODES > 1)) && ! cancelled; then
+    srun --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 rm -rf -- "$staged" || true
+  fi
   staged=
+}
+
+# Whether Slurm is ending this job though it has time left: by scancel, or for a job that goes before it.
+cancelled() {
+  local state left
+  read -r state left < <(squeue -h -j "$SLURM_JOB_ID" -o '%T %L')
+  [[ $state == COMPLETING && ($left == UNLIMITED || ($left == *[1-9]* && $left != -*)) ]]
 }
 
 # run_batch LAUNCHER: the batch of INPUT to OUTPUT with the staged model, by mpirun or srun. TANDEM_ARGS: more flags.
@@ -129,6 +140,10 @@ hand_on() {
 # into the queue once more, at most MAX_RESTARTS times.
 finish() {
   unstage
+  if cancelled; then
+    say "Slurm ends this job: put back into the queue or submitted again, it goes on where it stopped"
+    exit "$code"
+  fi
   # Told before it listened: nothing was done that could be lost.
   if ((code == ended_by_usr1)); then code=75; fi
   case $code in

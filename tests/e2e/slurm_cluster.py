@@ -16,7 +16,7 @@ import time
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue", "scancel")
 GPUS_A_NODE = 2
-CPUS_A_NODE = 8
+CPUS_A_NODE = 16
 START_LIMIT_S = 30
 # A requeued job waits as long as a credential may live.
 CREDENTIAL_S = 5  # the least that Slurm takes

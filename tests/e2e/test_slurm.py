@@ -231,6 +231,8 @@ class Requeues(Slurm):
     STOPS = {
         "limit-mpirun": ("single_node.sbatch", 2, WARNED, None),
         "limit-srun": ("requeue.sbatch", 2, WARNED, None),
+        # no warning that means anything: the end itself, and the seconds that Slurm gives then
+        "limit-unwarned": ("requeue.sbatch", 2, ("--time=1", "--signal=B:CONT@10"), None),
         # the batch shell alone is told, or the steps and not the shell
         "mpirun": ("single_node.sbatch", 2, (), ("--batch",)),
         "srun": ("requeue.sbatch", 2, (), ("--batch",)),
@@ -242,7 +244,7 @@ class Requeues(Slurm):
         works = {}
         for name, (script, _, options, _) in self.STOPS.items():
             work = works[name] = Work(self.cluster, self.folder / name.replace(" ", "-"))
-            work.set_pace(0.2 if "limit" not in name else 5)
+            work.set_pace(0.2 if "limit" not in name else 10)
             work.submit(script, "--gres=none", *options)
         kept = {}
         for name, (_, n_ranks, _, how) in self.STOPS.items():
@@ -252,7 +254,7 @@ class Requeues(Slurm):
             work.wait_for_ranks(n_ranks)
             work.wait_for(lambda work=work: len(work.journal()) >= 2, 20, "two answers")
             self.cluster.call("scancel", *how, "--signal=USR1", work.job)
-        for name, work in self.as_they_restart(works, 90):
+        for name, work in self.as_they_restart(works, 120):
             kept[name] = work.journal()
             self.assertLess(len(kept[name]), N_LINES)
             work.set_pace(0.02)
@@ -331,6 +333,28 @@ class Requeues(Slurm):
         self.cluster.call("scancel", "--signal=USR1", work.job)
         self.expect_done(work, n_restarts=1)
         self.assertIn("before it began", work.log())
+
+    def test_cancelled_stays_so_and_can_be_submitted_again(self):
+        works = {}
+        for script in ("single_node.sbatch", "requeue.sbatch"):
+            work = works[script] = Work(self.cluster, self.folder / script)
+            work.set_pace(0.2)
+            work.submit(script, "--gres=none")
+        for work in works.values():
+            work.wait_for(lambda work=work: len(work.journal()) >= 2, 40, "two answers")
+            self.cluster.call("scancel", work.job)
+        for script, work in works.items():
+            with self.subTest(script=script):
+                self.assertEqual(work.wait_for_end()[::2], ("CANCELLED", "0"), work.log())
+                work.wait_for(lambda work=work: "Slurm ends this job" in work.log(), 20, "the job's last word")
+                self.assertFalse(list(work.folder.glob("tandem-*")), "the staged copy")
+                self.assertFalse((work.folder / "out.jsonl").exists())
+        for script, work in works.items():
+            work.set_pace(0.02)
+            work.submit(script, "--gres=none")
+        for script, work in works.items():
+            with self.subTest(script=script):
+                self.expect_done(work)
 
     def test_no_more_restarts(self):
         work = self.work
