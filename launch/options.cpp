@@ -149,19 +149,26 @@ void check_split(const std::vector<double>& split, int n_ranks) {
               "give one share a rank");
 }
 
-void add_sampling_options(OptionParser& parser, SamplingOptions& options) {
-  parser.add_custom("seed,s", "N", "seed of the random numbers; -1: a new one", "-1", false,
-                    [&parser, &options](const std::string& text, const std::string& origin) {
+void add_sampling_options(OptionParser& parser, SamplingOptions& options, Seed seed_is) {
+  const bool fixed = seed_is == Seed::fixed;
+  parser.add_custom("seed,s", "N",
+                    fixed ? "what requests without a seed make theirs from, with their custom_id"
+                          : "seed of the random numbers; -1: a new one",
+                    fixed ? "0" : "-1", false,
+                    [&parser, &options, fixed](const std::string& text, const std::string& origin) {
                       uint64_t seed = 0;
                       const auto [end, status] =
                           std::from_chars(text.data(), text.data() + text.size(), seed);
                       options.seed.reset();
-                      if (text == "-1") return;
+                      if (text == "-1" && !fixed) return;
                       if (status != std::errc{} || end != text.data() + text.size()) {
-                        parser.fail_value(origin, text, "not -1 or a whole number below 2^64");
+                        parser.fail_value(
+                            origin, text,
+                            fmt::format("not {}a whole number below 2^64", fixed ? "" : "-1 or "));
                       }
                       options.seed = seed;
                     });
+  if (fixed) options.seed = 0;
   parser.add_number("temp", options.temperature, 0, 1e3, "temperature; 0: always the likeliest token");
   parser.add_integer("top-k", options.top_k, 0, kMostTokens, "keep the k likeliest tokens; 0: all");
   parser.add_number("top-p", options.top_p, 0, 1,

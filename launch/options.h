@@ -62,7 +62,9 @@ struct SamplingOptions {
   std::vector<std::pair<int, double>>
       logit_bias;  ///< --logit-bias ID+X or ID-X: token, what is added (-inf bans)
 };
-void add_sampling_options(OptionParser& parser, SamplingOptions& options);
+/// fixed: 0 without --seed, as a run that is repeated shall give the same.
+enum class Seed : uint8_t { drawn, fixed };
+void add_sampling_options(OptionParser& parser, SamplingOptions& options, Seed seed_is = Seed::drawn);
 
 /// What text goes in and how much comes out.
 struct PromptOptions {

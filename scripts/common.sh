@@ -1,5 +1,7 @@
+# shellcheck shell=bash
 # What scripts/quickstart, test, fetch_models and format share. Sourced, never run; writes only below the
 # cache folder. Needs: set -euo pipefail in the caller.
+shopt -s inherit_errexit # a command that fails inside $(…) ends the caller, too
 
 tandem_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 tandem_cache=${TANDEM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tandem}
@@ -43,7 +45,7 @@ python_venv() {
   if [[ ! -x "$folder/bin/python" || $(cat "$folder/requirements.txt" 2>/dev/null) != "$*" ]]; then
     section "Python packages: $*"
     python3 -m venv --clear "$folder" >&2
-    if (($#)); then "$folder/bin/python" -m pip install -q --disable-pip-version-check "$@" >&2; fi
+    if (($#)); then "$folder/bin/python" -m pip install -q --disable-pip-version-check "$@" >&2 || return; fi
     printf '%s' "$*" >"$folder/requirements.txt"
   fi
   printf '%s\n' "$folder/bin/python"

@@ -64,9 +64,9 @@ void add_batch_options(OptionParser& parser, BatchOptions& o) {
   add_model_options(parser, o.model);
   parser.add_flag(
       "any-order", o.any_order,
-      "GPUs: not --deterministic, which batch takes for granted: a little faster, but a result's last bits, "
-      "and so its text, may depend on what else is computed");
-  add_sampling_options(parser, o.sampling);
+      "GPUs: not --deterministic, which batch takes for granted: faster, the more so the fewer sequences at "
+      "once, but a result's last bits, and so its text, may depend on what else is computed");
+  add_sampling_options(parser, o.sampling, Seed::fixed);
   parser.add_integer(
       "n-predict,n", o.n_predict, -1, 1 << 30,
       "tokens to generate where a request doesn't say; -1: until the text or the context ends");
@@ -157,9 +157,7 @@ class BatchRun {
 };
 
 JournalFacts BatchRun::describe(const GgufFile& file) {
-  SamplingOptions sampling = options_.sampling;
-  sampling.seed = sampling.seed.value_or(0);  // a run that is repeated gives the same results
-  run_.defaults.sampling = sampling_params(sampling);
+  run_.defaults.sampling = sampling_params(options_.sampling);
   run_.defaults.max_new_tokens = options_.n_predict;
   run_.defaults.stop = options_.stop;
   run_.defaults.ignore_eos = options_.sampling.ignore_eos;

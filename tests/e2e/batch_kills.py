@@ -1,5 +1,5 @@
 """Kills `tandem batch` at random points, again and again, and holds what it writes in the end against an
-uninterrupted run: the same bytes, and exactly one record a line. test_batch.py runs some of it; by hand:
+uninterrupted run: the same bytes, and exactly one record a line. test_batch_resume.py runs some of it; by hand:
 
     tests/e2e/batch_kills.py TANDEM [KILLS [SEED]]        default 1000 kills, seed 1"""
 

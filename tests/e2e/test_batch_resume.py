@@ -240,10 +240,10 @@ class LongSteps(Case):
 
     def test_sigterm_within_a_prompt(self):
         model = harness.real_model()
-        long_prompt = request("long", prompt=[1000 + i for i in range(2000)], max_tokens=1)
+        long_prompt = request("long", prompt=[1000 + i for i in range(4000)], max_tokens=1)
         for ranks in (0, 2):
             batch = self.batch([request("short", prompt="a", max_tokens=1), long_prompt], model=model)
-            arguments = ("-np", 1, "-b", 2048, "-c", 2048, "--sync-records", 1)
+            arguments = ("-np", 1, "-b", 4096, "-c", 4096, "--sync-records", 1)
             with batch.job(*arguments, ranks=ranks) as job:
                 job.wait_for_ranks(max(1, ranks))
                 job.wait_for(lambda: n_records(batch.journal) >= 1, "a record")

@@ -4,6 +4,7 @@ command that hangs, fails or says nothing is told as what it is. Programs are st
 import contextlib
 import io
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -258,9 +259,9 @@ class Logits(unittest.TestCase):
 
 
 class Program(WithSuite):
-    def gpu_check(self, *arguments):
+    def gpu_check(self, *arguments, env=None):
         command = [sys.executable, ROOT / "scripts" / "gpu_check", "--out", self.folder / "out", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, cwd=self.folder, check=False)
+        return subprocess.run(command, capture_output=True, text=True, cwd=self.folder, check=False, env=env)
 
     def test_results_and_exit_codes(self):
         self.program("test_cuda_good", GTEST.format(3, 0, 0))
@@ -278,6 +279,15 @@ class Program(WithSuite):
     def test_nothing_checked_is_no_pass(self):
         done = self.gpu_check("--on-cpu", "--programs", self.folder / "bin", "--parts", "volta")
         self.assertEqual(done.returncode, 77, done.stdout)
+
+    def test_without_a_gpu(self):
+        no_gpu = self.folder / "no_gpu"
+        no_gpu.mkdir()
+        (no_gpu / "nvidia-smi").write_text("#!/bin/sh\nexit 9\n")
+        (no_gpu / "nvidia-smi").chmod(0o755)
+        done = self.gpu_check("--programs", self.folder / "bin", env={**os.environ, "PATH": f"{no_gpu}:{os.environ['PATH']}"})
+        self.assertEqual(done.returncode, 77, done.stdout)
+        self.assertRegex(done.stderr, "^gpu_check: no GPU")
 
     def test_wrong_use(self):
         self.assertEqual(self.gpu_check("--parts", "nothing").returncode, 2)
