@@ -118,7 +118,10 @@ void speak(LifeBlock& block, const char* line, unsigned long n_bytes) {
   const size_t n_head = std::strlen(text);
   const size_t n_line = std::min<size_t>(n_bytes, sizeof text - n_head - 1);
   std::memcpy(text + n_head, line, n_line);
-  std::replace(text + n_head, text + n_head + n_line, '\n', ' ');
+  // One line, whatever a file's name or a peer's text holds.
+  std::replace_if(
+      text + n_head, text + n_head + n_line,
+      [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }, ' ');
   text[n_head + n_line] = '\n';
   [[maybe_unused]] const ssize_t n_written = write(STDERR_FILENO, text, n_head + n_line + 1);
   block.spoken.store(1);

@@ -3,10 +3,9 @@
 // main.cpp.
 //
 // A command takes three steps:
-//   OptionParser parser("run", "Generate text"); …            which flags there are (launch/option_parser.h,
-//   options.h) if (!parser.parse(arguments)) return 0;                   without MPI: --help and wrong flags
-//   cost nothing Communicator& comm = job.start();                         from here on there are ranks;
-//   leave it out to stay alone
+//   OptionParser parser("run", "Generate text"); …     which flags there are (option_parser.h, options.h)
+//   if (!parser.parse(arguments)) return 0;            without MPI: --help and wrong flags cost nothing
+//   Communicator& comm = job.start(parser.settings()); from here on there are ranks; left out to stay alone
 // It returns the exit code, the same on every rank, and throws Error for what the user or the environment did
 // wrong. It writes results to stdout on rank 0 only, and throws Error{io} where stdout fails (SIGPIPE is
 // ignored).

@@ -116,7 +116,7 @@ int Generation::run(std::vector<int32_t> tokens, int64_t n_predict,
                     const std::function<bool(const std::string&)>& on_text, int64_t keep) {
   Engine& engine = session_.engine();
   const Tokenizer& tokenizer = session_.tokenizer();
-  TextStream stream(tokenizer, stops_);
+  TextStream stream(tokenizer, stops_, at_start_);
   text_.clear();
   n_prompt_ = static_cast<int64_t>(tokens.size());
   n_cached_ = 0;
@@ -159,6 +159,7 @@ int Generation::run(std::vector<int32_t> tokens, int64_t n_predict,
 }
 
 void Generation::report() const {
+  if (finish_reason_ == FinishReason::context_full) spdlog::info("the context is full");
   const double generation_s = total_s_ - first_token_s_;
   if (n_new_ > 0 || finish_reason_ != FinishReason::stopped) {  // an interrupted prompt has no speed
     const std::string cached = n_cached_ > 0 ? fmt::format(" ({} of them kept)", n_cached_) : std::string();

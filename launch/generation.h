@@ -46,11 +46,14 @@ void report_device_time(Session& session, Communicator& communicator);
 
 class Generation {
  public:
-  Generation(Session& session, SamplingParams sampling, std::vector<std::string> stops, bool ignore_eos)
+  /// at_start: what is generated begins a text, as an answer does and a continuation doesn't.
+  Generation(Session& session, SamplingParams sampling, std::vector<std::string> stops, bool ignore_eos,
+             bool at_start)
       : session_(session),
         sampling_(std::move(sampling)),
         stops_(std::move(stops)),
-        ignore_eos_(ignore_eos) {}
+        ignore_eos_(ignore_eos),
+        at_start_(at_start) {}
 
   /// Generates at most `n_predict` tokens (−1: until the context is full). `on_text` gets each piece; false
   /// ends the answer. `keep` names an engine session whose cache is continued (0: none). Returns 0, or 128 +
@@ -71,6 +74,7 @@ class Generation {
   SamplingParams sampling_;
   std::vector<std::string> stops_;
   bool ignore_eos_;
+  bool at_start_;
   std::function<bool()> interrupt_;
   std::string text_;
   FinishReason finish_reason_ = FinishReason::stopped;

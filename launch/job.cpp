@@ -1,5 +1,6 @@
 #include "launch/job.h"
 
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -19,6 +20,43 @@ std::string line_of(const Error& error) {
   return error.hint().empty() ? error.what() : std::string(error.what()) + " (" + error.hint() + ")";
 }
 
+/// The settings of `mine` that `others` lacks, as text.
+std::string lacking(const std::vector<std::string>& mine, const std::vector<std::string>& others) {
+  std::string text;
+  for (const std::string& setting : mine) {
+    if (std::find(others.begin(), others.end(), setting) == others.end())
+      text += (text.empty() ? "" : " ") + setting;
+  }
+  return text.empty() ? "nothing" : text;
+}
+
+std::vector<std::string> lines_of(const std::string& text) {
+  std::vector<std::string> lines;
+  for (size_t begin = 0; begin < text.size();) {
+    const size_t end = text.find('\0', begin);
+    lines.push_back(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return lines;
+}
+
+/// Throws the same Error{usage} on every rank where their settings differ.
+void require_agreement(const std::vector<std::string>& settings, Communicator& communicator) {
+  if (communicator.size() == 1) return;
+  std::string mine;
+  for (const std::string& setting : settings) mine += setting + '\0';
+  const std::vector<std::string> all = communicator.gather_text(mine);
+  for (size_t r = 1; r < all.size(); ++r) {
+    if (all[r] == all[0]) continue;
+    const std::vector<std::string> first = lines_of(all[0]);
+    const std::vector<std::string> other = lines_of(all[r]);
+    throw Error(ExitCode::usage,
+                fmt::format("the ranks were not told the same: rank 0 {}, rank {} {}", lacking(first, other),
+                            r, lacking(other, first)),
+                "give flags, or hand the variables on: mpirun -x NAME");
+  }
+}
+
 }  // namespace
 
 Job::Job() : launcher_(launcher_info()) {
@@ -32,8 +70,7 @@ int Job::rank() const {
   return comm_ ? comm_->rank() : std::max(0, launcher_.rank);
 }
 
-Communicator& Job::start() {
-  if (comm_) return *comm_;
+Communicator& Job::start(const std::vector<std::string>& settings) {
   note_phase("start");
   if (launcher_.present) {
     mpi_ = std::make_unique<MpiEnvironment>();
@@ -43,6 +80,7 @@ Communicator& Job::start() {
   }
   set_log_rank(rank());
   watchdog_ = std::make_unique<Watchdog>(*comm_);
+  require_agreement(settings, *comm_);
   return *comm_;
 }
 

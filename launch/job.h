@@ -6,6 +6,7 @@
 #include <exception>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "comm/communicator.h"
 #include "comm/mpi.h"
@@ -21,9 +22,11 @@ class Job {
   Job(const Job&) = delete;
   Job& operator=(const Job&) = delete;
 
-  /// All ranks, started at the first call (collective). Without a launcher that is this process alone, and
-  /// MPI is never started. Throws Error{unavailable}.
-  Communicator& start();
+  /// All ranks, started (collective). Without a launcher that is this process alone, and MPI is never
+  /// started. `settings`: this rank's, a text each. Throws Error{unavailable}, and Error{usage} where another
+  /// rank has others: launchers don't hand a shell's variables to every node, and ranks that do different
+  /// things would wait for each other, or compute nonsense.
+  Communicator& start(const std::vector<std::string>& settings);
 
   /// This process's rank, known before start() as far as the launcher tells.
   int rank() const;

@@ -3,11 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <boost/program_options.hpp>
 #include <cctype>
 #include <charconv>
 #include <cmath>
 #include <cstdlib>
+#include <utility>
 
 #include "comm/mpi.h"
 #include "launch/log.h"
@@ -156,11 +158,16 @@ void OptionParser::add_positional(const std::string& name, std::string& target, 
   positional_.push_back(std::move(option));
 }
 
+void OptionParser::add_alternatives(std::vector<std::string> names) {
+  alternatives_.push_back(std::move(names));
+}
+
 bool OptionParser::parse(const Arguments& arguments) {
   const std::vector<Given> found = read_arguments(long_names_only(arguments));
   for (const Given& given : found) option_named(given.name).given = true;
+  check_alternatives();
   apply_environment();
-  for (const Given& given : found) option_named(given.name).apply(given.text, given.origin);
+  for (const Given& given : found) apply(option_named(given.name), given.text, given.origin);
   if (wants_help_) {
     if (launcher_info().rank <= 0) print_result(help());
     return false;
@@ -197,14 +204,53 @@ Arguments OptionParser::long_names_only(const Arguments& arguments) const {
   return result;
 }
 
+void OptionParser::check_alternatives() const {
+  const auto shown = [&](const std::string& name) {
+    return !positional_.empty() && positional_[0].name == name ? name : "--" + name;
+  };
+  for (const auto& names : alternatives_) {
+    const std::string* first = nullptr;
+    for (const std::string& name : names) {
+      if (!option_named(name).given) continue;
+      if (first != nullptr) fail(fmt::format("give either {} or {}", shown(*first), shown(name)));
+      first = &name;
+    }
+  }
+}
+
+void OptionParser::apply(Option& option, const std::string& text, const std::string& origin) {
+  option.apply(text, origin);
+  if (option.kind != Kind::repeatable) option.values.clear();
+  option.values.push_back(text);
+}
+
 void OptionParser::apply_environment() {
+  const auto on_command_line = [&](const std::string& name) { return option_named(name).given; };
+  std::vector<std::string> settled;  // by an alternative
+  for (const auto& names : alternatives_) {
+    if (std::any_of(names.begin(), names.end(), on_command_line))
+      settled.insert(settled.end(), names.begin(), names.end());
+  }
   for (Option& option : options_) {
     const std::string variable = variable_name(option.name);
     const char* text = std::getenv(variable.c_str());
     if (text == nullptr || option.given || option.name == "help") continue;
-    option.apply(text, variable);
+    if (std::find(settled.begin(), settled.end(), option.name) != settled.end()) continue;
+    apply(option, text, variable);
     option.given = true;
   }
+}
+
+std::vector<std::string> OptionParser::settings() const {
+  constexpr std::array<std::string_view, 6> kOwn = {"help",     "verbose", "quiet",
+                                                    "progress", "threads", "model"};
+  std::vector<std::string> found;
+  for (const Option& option : options_) {
+    if (std::find(kOwn.begin(), kOwn.end(), option.name) != kOwn.end()) continue;
+    for (const std::string& value : option.values)
+      found.push_back(fmt::format("--{}={}", option.name, value));
+  }
+  return found;
 }
 
 std::vector<OptionParser::Given> OptionParser::read_arguments(const Arguments& arguments) const {
@@ -244,14 +290,18 @@ std::vector<OptionParser::Given> OptionParser::read_arguments(const Arguments& a
   return found;
 }
 
-OptionParser::Option& OptionParser::option_named(const std::string& name) {
-  for (auto* list : {&options_, &positional_}) {
-    for (Option& option : *list) {
+const OptionParser::Option& OptionParser::option_named(const std::string& name) const {
+  for (const auto* list : {&options_, &positional_}) {
+    for (const Option& option : *list) {
       if (option.name == name) return option;
     }
   }
   require(false, "no such option", name);
   std::abort();
+}
+
+OptionParser::Option& OptionParser::option_named(const std::string& name) {
+  return const_cast<Option&>(std::as_const(*this).option_named(name));
 }
 
 bool OptionParser::given(const std::string& name) {

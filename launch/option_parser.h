@@ -38,6 +38,9 @@ class OptionParser {
                   std::function<void(const std::string& text, const std::string& origin)> apply);
   /// A word without a flag. At most one.
   void add_positional(const std::string& name, std::string& target, const std::string& help);
+  /// Ways to say the same: two of them on the command line are refused, and one there makes the environment's
+  /// others count for nothing. Long names, and the positional's.
+  void add_alternatives(std::vector<std::string> names);
 
   /// Reads `arguments` and the environment into the targets, and sets up the log (-v, -q). False where --help
   /// was asked for and printed on rank 0: the command is done. Throws Error{usage}.
@@ -45,6 +48,10 @@ class OptionParser {
 
   /// True where the option was given, by flag or environment. `name`: the long one.
   bool given(const std::string& name);
+
+  /// What was given, a "--name=value" each, but for what every rank may have its own of (threads, how much is
+  /// said, and where the model lies).
+  std::vector<std::string> settings() const;
 
   std::string help() const;
 
@@ -65,6 +72,7 @@ class OptionParser {
     std::string default_text;
     std::function<void(const std::string& text, const std::string& origin)> apply;
     bool given = false;
+    std::vector<std::string> values;  // as they were applied
   };
 
   /// A value that the command line holds.
@@ -78,8 +86,11 @@ class OptionParser {
   int64_t read_integer(const std::string& text, const std::string& origin, int64_t low, int64_t high) const;
   Arguments long_names_only(const Arguments& arguments) const;
   std::vector<Given> read_arguments(const Arguments& arguments) const;
+  void check_alternatives() const;
   void apply_environment();
+  static void apply(Option& option, const std::string& text, const std::string& origin);
   Option& option_named(const std::string& name);
+  const Option& option_named(const std::string& name) const;
   std::string option_help(const Option& option) const;
 
   std::string command_;
@@ -87,6 +98,7 @@ class OptionParser {
   std::string notes_;
   std::vector<Option> options_;
   std::vector<Option> positional_;  // none or one
+  std::vector<std::vector<std::string>> alternatives_;
   bool wants_help_ = false;
   bool verbose_ = false;
   bool quiet_ = false;

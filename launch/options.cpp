@@ -151,23 +151,22 @@ void check_split(const std::vector<double>& split, int n_ranks) {
 
 void add_sampling_options(OptionParser& parser, SamplingOptions& options, Seed seed_is) {
   const bool fixed = seed_is == Seed::fixed;
-  parser.add_custom("seed,s", "N",
-                    fixed ? "what requests without a seed make theirs from, with their custom_id"
-                          : "seed of the random numbers; -1: a new one",
-                    fixed ? "0" : "-1", false,
-                    [&parser, &options, fixed](const std::string& text, const std::string& origin) {
-                      uint64_t seed = 0;
-                      const auto [end, status] =
-                          std::from_chars(text.data(), text.data() + text.size(), seed);
-                      options.seed.reset();
-                      if (text == "-1" && !fixed) return;
-                      if (status != std::errc{} || end != text.data() + text.size()) {
-                        parser.fail_value(
-                            origin, text,
+  parser.add_custom(
+      "seed,s", "N",
+      fixed ? "what requests without a seed make theirs from, with their custom_id"
+            : "seed of the random numbers; -1: a new one",
+      fixed ? "0" : "-1", false,
+      [&parser, &options, fixed](const std::string& text, const std::string& origin) {
+        uint64_t seed = 0;
+        const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), seed);
+        options.seed.reset();
+        if (text == "-1" && !fixed) return;
+        if (status != std::errc{} || end != text.data() + text.size()) {
+          parser.fail_value(origin, text,
                             fmt::format("not {}a whole number below 2^64", fixed ? "" : "-1 or "));
-                      }
-                      options.seed = seed;
-                    });
+        }
+        options.seed = seed;
+      });
   if (fixed) options.seed = 0;
   parser.add_number("temp", options.temperature, 0, 1e3, "temperature; 0: always the likeliest token");
   parser.add_integer("top-k", options.top_k, 0, kMostTokens, "keep the k likeliest tokens; 0: all");
@@ -192,6 +191,7 @@ void add_sampling_options(OptionParser& parser, SamplingOptions& options, Seed s
 void add_text_options(OptionParser& parser, PromptOptions& options) {
   parser.add_text("prompt,p", options.prompt, "TEXT", "the text");
   parser.add_text("file,f", options.file, "FILE", "the text is this file's content");
+  parser.add_alternatives({"prompt", "file"});
 }
 
 void add_prompt_options(OptionParser& parser, PromptOptions& options) {
@@ -218,10 +218,13 @@ std::string file_text(const std::string& path) {
   return text;
 }
 
+void require_text(OptionParser& parser) {
+  if (parser.given("file") == parser.given("prompt")) parser.fail("give either -p TEXT or -f FILE");
+}
+
 std::string prompt_text(OptionParser& parser, const PromptOptions& options) {
-  const bool from_file = parser.given("file");
-  if (from_file == parser.given("prompt")) parser.fail("give either -p TEXT or -f FILE");
-  if (!from_file) return options.prompt;
+  require_text(parser);
+  if (!parser.given("file")) return options.prompt;
   std::string text = file_text(options.file);
   if (!text.empty() && text.back() == '\n') text.pop_back();
   return text;

@@ -78,6 +78,8 @@ void add_prompt_options(OptionParser& parser, PromptOptions& options);
 void add_text_options(OptionParser& parser, PromptOptions& options);
 /// A file's content. Throws Error{io} where it can't be read.
 std::string file_text(const std::string& path);
+/// Throws Error{usage} unless one of -p and -f was given.
+void require_text(OptionParser& parser);
 /// -p or the content of -f (one trailing newline is dropped, as llama.cpp does). Throws Error{usage} where
 /// both or none is given, Error{io} where the file can't be read.
 std::string prompt_text(OptionParser& parser, const PromptOptions& options);

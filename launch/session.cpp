@@ -11,6 +11,7 @@
 #include <cstring>
 
 #include "comm/process.h"
+#include "launch/batch/identity.h"
 #include "launch/doctor/nvml.h"
 #include "launch/gpu_placement.h"
 #include "launch/road_tuning.h"
@@ -35,6 +36,17 @@ bool use_gpus(const std::string& backend, Communicator& communicator) {
                 "use --backend cpu, or build with the preset cuda where there are GPUs");
   }
   return true;
+}
+
+/// Throws the same Error{bad_data} on every rank where nodes have different files by the model's name.
+void require_same_file(const GgufFile& file, Communicator& communicator) {
+  if (communicator.size() == 1) return;
+  const std::vector<std::string> all = communicator.gather_text(directory_identity(file).hex());
+  for (size_t r = 1; r < all.size(); ++r) {
+    if (all[r] != all[0])
+      throw Error(ExitCode::bad_data, fmt::format("{}: rank {} has another file than rank 0", file.path(), r),
+                  "copy the same file to every node");
+  }
 }
 
 }  // namespace
@@ -142,11 +154,15 @@ void Session::select_comm(size_t way, bool silent) {
 Session::Session(const SessionOptions& options, Communicator& communicator)
     : file_(GgufFile::open(options.model_path)), config_(ModelConfig::from_gguf(file_)) {
   const auto start = std::chrono::steady_clock::now();
+  require_same_file(file_, communicator);
   check_split(options.split, communicator.size());
   check_rank_count(config_, communicator.size());
   const SplitWeights split =
       options.split.empty() ? SplitWeights(communicator.size()) : SplitWeights(options.split);
-  if (options.wants_tokenizer && communicator.rank() == 0) tokenizer_ = Tokenizer::from_gguf(file_);
+  if (options.wants_tokenizer && communicator.rank() == 0) {
+    tokenizer_ = Tokenizer::from_gguf(file_);
+    for (const std::string& warning : tokenizer_->warnings()) spdlog::warn("{}", warning);
+  }
 
   engine_options_.context_tokens =
       options.context_tokens > 0 ? options.context_tokens : default_context(config_);

@@ -2,8 +2,14 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
+#include <deque>
+#include <span>
 #include <type_traits>
 #include <variant>
+
+#include "runtime/gguf/byte_source.h"
 
 namespace tandem {
 namespace {
@@ -39,10 +45,7 @@ void add_value(Hasher& hasher, const GgufValue& value) {
       value.value);
 }
 
-}  // namespace
-
-Hash128 model_identity(const GgufFile& file) {
-  Hasher hasher;
+void add_directory(Hasher& hasher, const GgufFile& file) {
   hasher.add_number(file.total_bytes());
   for (const auto& [key, value] : file.metadata()) {
     hasher.add_field(key);
@@ -56,6 +59,35 @@ Hash128 model_identity(const GgufFile& file) {
     hasher.add_number(tensor.file_offset);
     hasher.add_number(tensor.n_bytes);
   }
+}
+
+/// Some bytes of the tensor, at even distances from its first to its last.
+void add_samples(Hasher& hasher, const ByteSource& source, const GgufTensor& tensor) {
+  constexpr uint64_t kSamples = 4;
+  std::array<std::byte, 64> sample;
+  const uint64_t n = std::min<uint64_t>(sample.size(), tensor.n_bytes);
+  for (uint64_t i = 0; i < kSamples; ++i) {
+    const auto bytes = std::span(sample).first(n);
+    source.read(tensor.file_offset + (tensor.n_bytes - n) / (kSamples - 1) * i, bytes);
+    hasher.add({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+  }
+}
+
+}  // namespace
+
+Hash128 directory_identity(const GgufFile& file) {
+  Hasher hasher;
+  add_directory(hasher, file);
+  return hasher.result();
+}
+
+Hash128 model_identity(const GgufFile& file) {
+  Hasher hasher;
+  add_directory(hasher, file);
+  std::deque<FileSource> sources;
+  for (const std::string& path : file.paths()) sources.emplace_back(path);
+  for (const GgufTensor& tensor : file.tensors())
+    add_samples(hasher, sources[static_cast<size_t>(tensor.file_index)], tensor);
   return hasher.result();
 }
 

@@ -12,8 +12,10 @@
 
 namespace tandem {
 
-/// Of a model file: its size, all metadata and the tensor directory, wherever it lies. The weights' bytes are
-/// not read: that would take as long as loading them.
+/// Of a model file: its size, all metadata and the tensor directory, wherever it lies.
+Hash128 directory_identity(const GgufFile& file);
+/// The same and samples of every tensor's bytes; to read all of them would take as long as loading them.
+/// Throws Error{io}.
 Hash128 model_identity(const GgufFile& file);
 
 /// The options that results depend on, beside model and input.

@@ -26,7 +26,6 @@ static_assert(std::endian::native == std::endian::little, "the journal's numbers
 constexpr std::string_view kMagic{"tandemB\x01", 8};  // the last byte is the layout's version
 constexpr uint64_t kMostZeros = 4096;
 constexpr size_t kShownBytes = 80;
-constexpr uint32_t kMostRecordBytes = uint32_t{1} << 30;
 
 /// In front of a result's text.
 struct ResultHead {

@@ -8,7 +8,7 @@
 // calls sync(), which waits for the fsync that is under way and makes another for what came since.
 //
 // Layout: magic (8 bytes), then records: payload's length u32, kind u32, checksum u64, payload. The checksum
-// (XXH3) is seeded with the record's offset, length and kind. Kinds: facts (JSON object, text to text),
+// (XXH3) is seeded with the record's offset, length and kind. Kinds: facts (a JSON object),
 // result (line u64, prompt tokens u64, new tokens u64, failed u64, then the text). Little-endian, as the
 // machines are.
 #pragma once
@@ -25,8 +25,11 @@
 
 namespace tandem {
 
-/// What a journal is bound to: names and values as text, in the order in which they are compared.
+/// What a journal is bound to: names and values, in the order in which they are compared.
 using JournalFacts = nlohmann::ordered_json;
+
+inline constexpr uint32_t kMostRecordBytes = uint32_t{1} << 30;
+inline constexpr size_t kMostResultBytes = kMostRecordBytes - 64;  ///< of a result's text
 
 /// The result of one line.
 struct JournalResult {
@@ -66,6 +69,10 @@ class Journal {
   uint64_t n_bytes_cut() const { return n_bytes_cut_; }  ///< of a torn end, when it was opened
   bool is_new() const { return is_new_; }
 
+  /// What bind() will compare with; null where it will write.
+  const JournalFacts* bound_before() const {
+    return n_facts_bound_ < facts_.size() ? &facts_[n_facts_bound_] : nullptr;
+  }
   /// Facts that are known later than the journal's opening: written the first time, compared each other time.
   /// With begin_anew, a journal of other facts is emptied.
   /// Throws Error{bad_data} where they differ.

@@ -61,10 +61,12 @@ struct BatchLine {
 };
 
 inline constexpr size_t kMostCustomIdBytes = 4096;
-inline constexpr int64_t kMostChoices = 128;     ///< n
-inline constexpr size_t kMostPrompts = 2048;     ///< of one request
-inline constexpr int32_t kMostTopLogprobs = 20;  ///< as OpenAI's service has it
-inline constexpr int kMostNesting = 64;          ///< of a line's JSON
+inline constexpr int64_t kMostChoices = 128;                ///< n
+inline constexpr size_t kMostPrompts = 2048;                ///< of one request
+inline constexpr size_t kMostAnswers = 4096;                ///< of one request: prompts times n
+inline constexpr size_t kMostEchoBytes = size_t{64} << 20;  ///< of the prompts that one result repeats
+inline constexpr int32_t kMostTopLogprobs = 20;             ///< as OpenAI's service has it
+inline constexpr int kMostNesting = 64;                     ///< of a line's JSON
 
 /// Reads a line in the batch form.
 BatchLine parse_batch_line(std::string_view text, const BatchDefaults& defaults);

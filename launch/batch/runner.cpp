@@ -176,7 +176,31 @@ std::vector<std::vector<int32_t>> BatchRunner::tokenize(const BatchRequest& requ
       }
     }
   }
+  check_size(request, prompts.size());
   return prompts;
+}
+
+/// Throws BatchFault where the result would be more than a record is to hold.
+void BatchRunner::check_size(const BatchRequest& request, size_t n_prompts) {
+  const auto n_choices = static_cast<size_t>(request.n_choices);
+  if (n_prompts * n_choices > kMostAnswers) {
+    throw BatchFault{400, "too_many_choices",
+                     fmt::format("{} prompts times {} choices are more than {} answers", n_prompts, n_choices,
+                                 kMostAnswers),
+                     "n"};
+  }
+  if (!request.echo) return;
+  size_t n_bytes = 0;
+  for (const BatchPrompt& prompt : request.prompts) {
+    const auto* text = std::get_if<std::string>(&prompt);
+    if (text != nullptr) n_bytes += text->size() * n_choices;
+  }
+  if (n_bytes > kMostEchoBytes) {
+    throw BatchFault{
+        400, "echo_too_long",
+        fmt::format("the result would repeat {} bytes of prompts, more than {}", n_bytes, kMostEchoBytes),
+        "echo"};
+  }
 }
 
 void BatchRunner::fail(uint64_t index, uint64_t number, const std::string& custom_id,
@@ -252,6 +276,15 @@ void BatchRunner::record(Work& work) {
   result.text = answer_line(
       options_.identity, work.number, work.custom_id, work.request, work.n_prompt_tokens, work.choices,
       [this](int32_t token, bool show_special) { return tokenizer_.token_bytes(token, show_special); });
+  if (result.text.size() > kMostResultBytes) {
+    result.failed = true;
+    result.text = fault_line(
+        options_.identity, work.number, work.custom_id,
+        {400,
+         "result_too_long",
+         fmt::format("the result has {} bytes, more than {}", result.text.size(), kMostResultBytes),
+         {}});
+  }
   journal_.append(result);
   progress_.n_prompt += work.n_prompt_tokens;
   ++progress_.n_done;

@@ -56,6 +56,7 @@ class BatchRunner {
   void open(uint64_t index, const InputLine& line);
   BatchLine read(const InputLine& line) const;
   std::vector<std::vector<int32_t>> tokenize(const BatchRequest& request) const;
+  static void check_size(const BatchRequest& request, size_t n_prompts);
   void fail(uint64_t index, uint64_t number, const std::string& custom_id, const BatchFault& fault);
   void fill();
   void submit(const std::shared_ptr<Work>& work, size_t choice);

@@ -77,7 +77,8 @@ void add_batch_options(OptionParser& parser, BatchOptions& o) {
                     });
   add_chat_options(parser, o.chat);
   parser.add_integer("created", o.created, 0, int64_t{1} << 40,
-                     "what results give as their time of creation, a Unix time: the same in every run");
+                     "what results give as their time of creation, a Unix time: the same in every run; where "
+                     "given also what chat templates take for the time (else the first run's begin, UTC)");
   parser.add_flag("overwrite", o.overwrite, "replace another run's output or journal");
   parser.add_flag("keep-journal", o.keep_journal, "leave the journal when all is done");
   parser.add_integer("sync-records", o.sync_records, 1, 1 << 20,
@@ -102,14 +103,21 @@ void check_options(OptionParser& parser, const BatchOptions& o) {
   }
 }
 
+/// The path without links, so that one file has one journal. Throws Error{io} where the system refuses it.
+std::string canonical(const std::string& path) {
+  std::error_code refused;
+  const std::filesystem::path found = std::filesystem::weakly_canonical(path, refused);
+  if (refused) throw Error(ExitCode::io, fmt::format("{}: {}", path, refused.message()));
+  return found.string();
+}
+
 /// What rank 0 knows before the model is loaded.
 class BatchRun {
  public:
   /// Reads the input, and opens the journal. Throws Error.
   explicit BatchRun(const BatchOptions& options)
       : options_(options),
-        // Through links, so that one file has one journal.
-        output_(std::filesystem::weakly_canonical(options.output).string()),
+        output_(canonical(options.output)),
         input_(options.input.empty() ? options.prompts : options.input,
                options.input.empty() ? InputKind::prompts : InputKind::requests) {
     const GgufFile file = GgufFile::open(options.model.model);
@@ -145,6 +153,7 @@ class BatchRun {
  private:
   JournalFacts describe(const GgufFile& file);
   void look_at_output();
+  int64_t clock() const;
   void report(double seconds) const;
 
   const BatchOptions& options_;
@@ -191,6 +200,13 @@ void BatchRun::look_at_output() {
               "give another -o, or --overwrite to replace it");
 }
 
+/// What templates take for the time, in every run of this batch: --created, or when the first one began.
+int64_t BatchRun::clock() const {
+  if (options_.created != 0) return options_.created;
+  const JournalFacts* before = journal_->bound_before();
+  return before != nullptr ? before->value("clock", int64_t{0}) : static_cast<int64_t>(std::time(nullptr));
+}
+
 int BatchRun::compute(Session& session) {
   JournalFacts facts;
   facts["backend"] = session.backend_kind();
@@ -199,12 +215,17 @@ int BatchRun::compute(Session& session) {
     facts["ranks"] = session.model().plan().n_ranks();
     facts["deterministic"] = options_.model.deterministic;
   }
+  facts["clock"] = clock();
   journal_->bind(facts);
   run_.n_vocab = session.config().n_vocab;
   std::unique_ptr<ChatTemplate> chat_template;
   std::string no_template;
   if (!options_.chat.template_file.empty() || session.file().has("tokenizer.chat_template")) {
     chat_template = std::make_unique<ChatTemplate>(open_chat_template(options_.chat, session.file()));
+    chat_template->set_clock([time = facts.at("clock").get<std::time_t>()] {
+      std::tm parts{};
+      return *gmtime_r(&time, &parts);
+    });
   } else {
     no_template = "the model has no chat template (give one with --chat-template-file)";
   }
@@ -270,7 +291,7 @@ int batch_command(Job& job, const Arguments& arguments) {
   set_signal_answer(SIGTERM, {kTryAgain, kTermGraceMs});
   std::signal(SIGXFSZ, SIG_IGN);  // a file beyond its limit is an error of the write, like a full disk
 
-  Communicator& communicator = job.start();
+  Communicator& communicator = job.start(parser.settings());
   note_phase("open");
   std::optional<BatchRun> run;
   Opening opening;

@@ -234,7 +234,7 @@ void add_bench_options(OptionParser& parser, BenchOptions& bench) {
 std::string table(const BenchContext& context, const std::vector<BenchTest>& tests, const std::string& form) {
   nlohmann::ordered_json rows = nlohmann::ordered_json::array();
   for (const BenchTest& test : tests) rows.push_back(bench_record(context, test));
-  return form == "json"  ? rows.dump(2) + "\n"
+  return form == "json"  ? json_text(rows)
          : form == "csv" ? bench_csv(rows)
          : rows.empty()  ? ""
                          : bench_markdown(rows);
@@ -256,7 +256,7 @@ int bench_command(Job& job, const Arguments& arguments) {
   const std::vector<std::string> comms = comm_list(model.comm);
   std::vector<BenchTest> tests = list_tests(bench, comms.size());
 
-  Communicator& communicator = job.start();
+  Communicator& communicator = job.start(parser.settings());
   note_phase("load");
   LoadBar bar(model.progress, communicator.rank());
   SessionOptions options = bench_session_options(model, bench, tests);

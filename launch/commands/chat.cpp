@@ -6,7 +6,9 @@
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <csignal>
+#include <cstring>
 #include <optional>
 
 #include "comm/process.h"
@@ -60,7 +62,12 @@ class LineInput {
     if (ended_ || ::poll(&input, 1, wait_ms) <= 0) return;
     char bytes[4096];
     const ssize_t n = ::read(STDIN_FILENO, bytes, sizeof(bytes));
-    if (n > 0) buffer_.append(bytes, static_cast<size_t>(n));
+    if (n < 0 && errno != EINTR && errno != EAGAIN)
+      throw Error(ExitCode::io, fmt::format("can't read standard input: {}", std::strerror(errno)));
+    for (ssize_t i = 0; i < n; ++i) {
+      if (bytes[i] == '\n' && buffer_.ends_with('\r')) buffer_.pop_back();  // a script's lines may end so
+      buffer_ += bytes[i];
+    }
     if (n == 0) ended_ = true;
   }
 
@@ -73,8 +80,9 @@ int converse(Session& session, const ChatTemplate& chat_template, const ChatOpti
              Generation& generation, int64_t n_predict) {
   constexpr int64_t kConversation = 1;  // the engine session whose cache holds it
   LineInput input;
-  std::vector<ChatMessage> messages;
-  if (!chat.system.empty()) messages.push_back({"system", chat.system});
+  std::vector<ChatMessage> beginning;
+  if (!chat.system.empty()) beginning.push_back({"system", chat.system});
+  std::vector<ChatMessage> messages = beginning;
   bool interrupted = false;
   generation.set_interrupt([&] {
     const int signal = pending_signal();
@@ -91,11 +99,18 @@ int converse(Session& session, const ChatTemplate& chat_template, const ChatOpti
     if (line->empty()) continue;  // an Enter that came just after the answer's end
     messages.push_back({"user", *line});
     std::vector<int32_t> tokens = encode_chat(chat_template, messages, session.tokenizer());
-    if (static_cast<int64_t>(tokens.size()) >= session.engine().options().context_tokens) {
-      spdlog::warn("the conversation no longer fits the context of {} tokens; it starts anew",
-                   session.engine().options().context_tokens);
-      messages.clear();
-      if (!chat.system.empty()) messages.push_back({"system", chat.system});
+    const int64_t n_context = session.engine().options().context_tokens;
+    const auto fits = [&] { return static_cast<int64_t>(tokens.size()) < n_context; };
+    if (!fits() && messages.size() > beginning.size() + 1) {
+      spdlog::warn("the conversation no longer fits the context of {} tokens; it starts anew", n_context);
+      messages = beginning;
+      messages.push_back({"user", *line});
+      tokens = encode_chat(chat_template, messages, session.tokenizer());
+    }
+    if (!fits()) {
+      spdlog::warn("the message takes {} of the context's {} tokens: no room for an answer", tokens.size(),
+                   n_context);
+      messages = beginning;
       continue;
     }
     interrupted = false;
@@ -131,7 +146,7 @@ int chat_command(Job& job, const Arguments& arguments) {
   if (!parser.parse(arguments)) return 0;
   require_model(parser, model);
 
-  Communicator& communicator = job.start();
+  Communicator& communicator = job.start(parser.settings());
   note_phase("load");
   LoadBar bar(model.progress, communicator.rank());
   SessionOptions options = session_options(model);
@@ -142,7 +157,7 @@ int chat_command(Job& job, const Arguments& arguments) {
   if (communicator.rank() != 0) return session.engine().follow();
 
   const ChatTemplate chat_template = open_chat_template(chat, session.file());
-  Generation generation(session, sampling_params(sampling), stops, sampling.ignore_eos);
+  Generation generation(session, sampling_params(sampling), stops, sampling.ignore_eos, true);
   const int code = converse(session, chat_template, chat, generation, n_predict);
   session.engine().shutdown(code);
   return code;

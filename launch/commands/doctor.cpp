@@ -90,12 +90,12 @@ int doctor_command(Job& job, const Arguments& arguments) {
   bool as_json = false;
   parser.add_flag("json", as_json, "the findings as JSON");
   if (!parser.parse(arguments)) return 0;
-  Communicator& comm = job.start();
+  Communicator& comm = job.start(parser.settings());
   json found = examine(comm);
   if (comm.rank() != 0) return 0;
   const std::vector<Finding> findings = conclude(found);
   found["verdict"] = to_json(findings);
-  print_result(as_json ? found.dump(2) + "\n" : doctor_text(found, findings));
+  print_result(as_json ? json_text(found) : doctor_text(found, findings));
   return 0;
 }
 

@@ -8,6 +8,7 @@
 #include "launch/output.h"
 #include "launch/session.h"
 #include "runtime/gguf/describe.h"
+#include "runtime/gguf/printable.h"
 #include "runtime/model/config.h"
 #include "runtime/model/shard.h"
 
@@ -35,14 +36,16 @@ std::string_view kind_text(SplitKind kind) {
 
 /// A line a tensor: how it is split, what each rank holds, and how many bytes; then the ranks' sums.
 std::string shard_map(const GgufFile& file, const ShardPlan& plan) {
+  constexpr size_t kNameCharacters = 64;  // a tensor's name has no more
+  const auto name_of = [](const GgufTensor& tensor) { return printable(tensor.name, kNameCharacters); };
   size_t name_width = 6;
-  for (const GgufTensor& tensor : file.tensors()) name_width = std::max(name_width, tensor.name.size());
+  for (const GgufTensor& tensor : file.tensors()) name_width = std::max(name_width, name_of(tensor).size());
   std::string out = fmt::format("{:<{}}  {:<12}", "tensor", name_width, "split");
   for (int r = 0; r < plan.n_ranks(); ++r) out += fmt::format("  {:<30}", fmt::format("rank {}", r));
   out += '\n';
   std::vector<int64_t> sums(static_cast<size_t>(plan.n_ranks()));
   for (const GgufTensor& tensor : file.tensors()) {
-    out += fmt::format("{:<{}}  {:<12}", tensor.name, name_width, kind_text(plan.shard(tensor, 0).kind));
+    out += fmt::format("{:<{}}  {:<12}", name_of(tensor), name_width, kind_text(plan.shard(tensor, 0).kind));
     for (int r = 0; r < plan.n_ranks(); ++r) {
       const int64_t n_bytes = plan.bytes(tensor, r);
       sums[static_cast<size_t>(r)] += n_bytes;
@@ -73,6 +76,7 @@ int inspect_command(Job& job, const Arguments& arguments) {
   parser.add_text("model,m", model.model, "FILE", "the same as a flag");
   parser.add_integer("ranks,np", n_ranks, 1, 4096, "show the shards of so many ranks");
   add_split_option(parser, model);
+  parser.add_alternatives({"FILE", "model"});
   if (!parser.parse(arguments)) return 0;
   if (model.model.empty()) model.model = path;
   require_model(parser, model);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <charconv>
+#include <span>
 
 #include "comm/process.h"
 #include "launch/command.h"
@@ -44,21 +45,25 @@ int logits_command(Job& job, const Arguments& arguments) {
   add_text_options(parser, prompt);
   parser.add_text("tokens", token_list, "1,2,3", "token ids in place of a text");
   parser.add_text("out,o", out_path, "FILE", "the .npy file to write (required)");
+  parser.add_alternatives({"tokens", "prompt", "file"});
   if (!parser.parse(arguments)) return 0;
   if (out_path.empty())
     throw Error(ExitCode::usage, "--out is missing", "tandem logits -m F -p TEXT -o out.npy");
   std::vector<int32_t> tokens;
   if (!token_list.empty()) tokens = parse_token_list(parser, token_list);
   require_model(parser, model);
-  const std::string text = token_list.empty() ? prompt_text(parser, prompt) : std::string();
+  if (token_list.empty()) require_text(parser);
 
-  Communicator& communicator = job.start();
+  Communicator& communicator = job.start(parser.settings());
   note_phase("load");
   SessionOptions options = session_options(model);
-  // The context is what the text needs, and every rank has to know it: so all tokenize.
   options.wants_tokenizer = false;
-  if (token_list.empty()) tokens = Tokenizer::from_gguf(GgufFile::open(model.model))->encode(text);
-  if (model.n_ctx == 0) options.context_tokens = std::max<int64_t>(1, static_cast<int64_t>(tokens.size()));
+  if (token_list.empty() && communicator.rank() == 0)
+    tokens = Tokenizer::from_gguf(GgufFile::open(model.model))->encode(prompt_text(parser, prompt));
+  // The context is what the text needs, and every rank has to know it.
+  auto n_tokens = static_cast<int64_t>(tokens.size());
+  communicator.broadcast(std::as_writable_bytes(std::span(&n_tokens, 1)), 0);
+  if (model.n_ctx == 0) options.context_tokens = std::max<int64_t>(1, n_tokens);
   Session session(options, communicator);
   if (communicator.rank() != 0) return session.engine().follow();
 

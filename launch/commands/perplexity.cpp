@@ -15,6 +15,11 @@
 #include "ops/core/error.h"
 
 namespace tandem {
+namespace {
+
+constexpr int kLeastChunk = 4;  // the second half but its first token is scored
+
+}  // namespace
 
 int perplexity_command(Job& job, const Arguments& arguments) {
   OptionParser parser(
@@ -29,8 +34,12 @@ int perplexity_command(Job& job, const Arguments& arguments) {
   parser.add_integer("chunks", most_chunks, -1, 1 << 30, "score at most so many chunks; -1: all");
   if (!parser.parse(arguments)) return 0;
   require_model(parser, model);
-  const std::string text = prompt_text(parser, prompt);
-  Communicator& communicator = job.start();
+  require_text(parser);
+  if (most_chunks == 0) parser.fail("--chunks 0: nothing to score");
+  if (model.n_ctx > 0 && model.n_ctx < kLeastChunk)
+    parser.fail(fmt::format("-c {}: a chunk has {} tokens at least", model.n_ctx, kLeastChunk));
+  Communicator& communicator = job.start(parser.settings());
+  const std::string text = communicator.rank() == 0 ? prompt_text(parser, prompt) : std::string();
   note_phase("load");
   Session session(session_options(model), communicator);
   if (communicator.rank() != 0) return session.engine().follow();

@@ -128,11 +128,12 @@ int plan_command(Job& job, const Arguments& arguments) {
   PlanOptions options;
   ModelOptions model;
   add_plan_options(parser, options, model);
+  parser.add_alternatives({"FILE", "model", "preset"});
   if (!parser.parse(arguments)) return 0;
   if (job.rank() != 0) return 0;
   if (options.guide) {
     const nlohmann::ordered_json guide = guide_json();
-    print_result(options.as_json ? guide.dump(2) + "\n" : guide_text(guide));
+    print_result(options.as_json ? json_text(guide) : guide_text(guide));
     return 0;
   }
   if (model.model.empty()) model.model = options.path;
@@ -146,7 +147,7 @@ int plan_command(Job& job, const Arguments& arguments) {
   const MemoryPlan plan(file, config, split);
   const nlohmann::ordered_json found = plan_json(
       {file, config, plan, request_of(options, model, config), options.memory_bytes, options.mem_fraction});
-  print_result(options.as_json ? found.dump(2) + "\n" : plan_text(found));
+  print_result(options.as_json ? json_text(found) : plan_text(found));
   return 0;
 }
 

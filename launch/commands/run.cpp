@@ -36,9 +36,10 @@ int run_command(Job& job, const Arguments& arguments) {
   add_chat_options(parser, chat);
   if (!parser.parse(arguments)) return 0;
   require_model(parser, model);
-  const std::string text = prompt_text(parser, prompt);
+  require_text(parser);
 
-  Communicator& communicator = job.start();
+  Communicator& communicator = job.start(parser.settings());
+  const std::string text = communicator.rank() == 0 ? prompt_text(parser, prompt) : std::string();
   note_phase("load");
   LoadBar bar(model.progress, communicator.rank());
   SessionOptions options = session_options(model);
@@ -64,7 +65,7 @@ int run_command(Job& job, const Arguments& arguments) {
     tokens = tokenizer.encode(text);
   }
   if (show_prompt) print_result(tokenizer.decode(tokens, true));
-  Generation generation(session, sampling_params(sampling), prompt.stop, sampling.ignore_eos);
+  Generation generation(session, sampling_params(sampling), prompt.stop, sampling.ignore_eos, as_chat);
   const int code = generation.run(std::move(tokens), prompt.n_predict, [](const std::string& piece) {
     print_result(piece);
     return true;

@@ -25,6 +25,7 @@ int tokenize_command(Job& job, const Arguments& arguments) {
                   "add no BOS or EOS and take control tokens in the text as plain text");
   if (!parser.parse(arguments)) return 0;
   require_model(parser, model);
+  require_text(parser);
   const auto tokenizer = Tokenizer::from_gguf(GgufFile::open(model.model));
   const std::vector<int32_t> ids = tokenizer->encode(prompt_text(parser, prompt), {!no_special, !no_special});
   if (job.rank() == 0) print_result(fmt::format("[{}]\n", fmt::join(ids, ", ")));

@@ -13,8 +13,10 @@ struct LogitBias {
   float bias = 0.0f;
 };
 
+inline constexpr float kLeastTemperature = 1e-6f;  ///< logits over a lower one may overflow
+
 struct SamplingParams {
-  float temperature = 0.8f;  ///< 0 or less: greedy
+  float temperature = 0.8f;  ///< below kLeastTemperature: greedy
   int32_t top_k = 40;        ///< 0: off
   float top_p = 0.95f;       ///< 1: off
   float min_p = 0.05f;       ///< 0: off
@@ -26,7 +28,7 @@ struct SamplingParams {
   std::vector<LogitBias> bias;
   int32_t n_logprobs = -1;  ///< 0 and more: hand out the chosen token's logprob and so many of the likeliest
 
-  bool greedy() const { return !(temperature > 0.0f); }
+  bool greedy() const { return !(temperature >= kLeastTemperature); }
   bool has_penalties() const {
     return repeat_penalty != 1.0f || frequency_penalty != 0.0f || presence_penalty != 0.0f;
   }

@@ -28,8 +28,9 @@ class StopFilter {
 
 class TextStream {
  public:
-  TextStream(const Tokenizer& tokenizer, std::vector<std::string> stops, bool show_special = false)
-      : detokenizer_(tokenizer, show_special), filter_(std::move(stops)) {}
+  /// at_start: the tokens begin a text, and don't go on with one.
+  TextStream(const Tokenizer& tokenizer, std::vector<std::string> stops, bool at_start)
+      : detokenizer_(tokenizer, false, at_start), filter_(std::move(stops)) {}
 
   std::string push(int32_t token) { return filter_.push(detokenizer_.push(token)); }
   std::string finish() {

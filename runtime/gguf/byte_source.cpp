@@ -17,8 +17,6 @@
 namespace tandem {
 namespace {
 
-constexpr size_t kPathCharacters = 4096;
-
 [[noreturn]] void fail_io(const std::string& path, std::string_view what) {
   throw Error(ExitCode::io, fmt::format("{}: {}", printable(path, kPathCharacters), what));
 }

@@ -11,7 +11,6 @@ namespace tandem {
 namespace {
 
 constexpr uint64_t kWindowBytes = uint64_t{1} << 20;
-constexpr size_t kPathCharacters = 4096;
 constexpr size_t kInlineStringBytes = 15;  // a longer std::string takes memory of its own
 
 }  // namespace

@@ -16,7 +16,6 @@
 namespace tandem {
 namespace {
 
-constexpr size_t kPathCharacters = 4096;
 constexpr int64_t kMaxParts = 65535;
 constexpr std::string_view kSplitNumber = "split.no";  // from 0
 constexpr std::string_view kSplitCount = "split.count";

@@ -11,8 +11,6 @@
 namespace tandem {
 namespace {
 
-constexpr size_t kPathCharacters = 4096;
-
 /// The integer, where `number` is one and fits int64.
 template <class T>
 std::optional<int64_t> to_int64(const T& number) {

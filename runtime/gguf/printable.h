@@ -8,6 +8,8 @@
 
 namespace tandem {
 
+inline constexpr size_t kPathCharacters = 4096;  ///< of a path in a message
+
 /// `text` as one line of printable UTF-8: control characters (C0, DEL, C1, line separators) and bytes that
 /// are not UTF-8 are written as \n, \t, \xNN or \u{NN}; what exceeds `max_characters` is replaced by "…".
 std::string printable(std::string_view text, size_t max_characters);

@@ -8,6 +8,7 @@
 #include <numbers>
 
 #include "ops/core/error.h"
+#include "runtime/gguf/printable.h"
 
 namespace tandem {
 namespace {
@@ -18,7 +19,7 @@ constexpr int64_t kMaxWidth = 1 << 20;
 constexpr std::array<std::string_view, 3> kArchitectures = {"llama", "qwen2", "gemma3"};
 
 [[noreturn]] void bad(const GgufFile& file, const std::string& what) {
-  throw Error(ExitCode::bad_data, fmt::format("{}: {}", file.path(), what));
+  throw Error(ExitCode::bad_data, fmt::format("{}: {}", printable(file.path(), kPathCharacters), what));
 }
 
 /// Looks keys up under the architecture's prefix.
@@ -82,8 +83,8 @@ void read_rope(const GgufFile& file, const Keys& keys, ModelConfig& config) {
   } else if (type == "yarn") {
     rope.scaling = RopeScaling::yarn;
   } else if (type != "none" && type != "llama3") {  // llama3's scaling is in the rope_freqs tensor
-    bad(file, fmt::format("{} = \"{}\" is not supported (known: none, linear, yarn, llama3)",
-                          keys.full("rope.scaling.type"), type));
+    bad(file, fmt::format("{} = {} is not supported (known: none, linear, yarn, llama3)",
+                          keys.full("rope.scaling.type"), in_quotes(type)));
   }
   if (rope.scaling == RopeScaling::none) rope.factor = 1.0;
   rope.original_context =
@@ -142,11 +143,11 @@ ModelConfig ModelConfig::from_gguf(const GgufFile& file) {
   ModelConfig config;
   config.architecture = file.get_string("general.architecture");
   if (!is_known_architecture(config.architecture)) {
-    bad(file, fmt::format("architecture \"{}\" is not supported (known: {})", config.architecture,
+    bad(file, fmt::format("architecture {} is not supported (known: {})", in_quotes(config.architecture),
                           fmt::join(kArchitectures, ", ")));
   }
   const Keys keys(file, config.architecture);
-  config.name = file.get_string_or("general.name", config.architecture);
+  config.name = printable(file.get_string_or("general.name", config.architecture), 255);
   config.n_layers = keys.integer("block_count", 1, kMaxLayers);
   config.n_embd = keys.integer("embedding_length", 1, kMaxWidth);
   config.n_ff = keys.uniform("feed_forward_length", 0, kMaxWidth);
@@ -154,6 +155,11 @@ ModelConfig ModelConfig::from_gguf(const GgufFile& file) {
   if (config.n_heads < 1) bad(file, fmt::format("{} is missing", keys.full("attention.head_count")));
   if (config.n_ff < 1) bad(file, fmt::format("{} is missing", keys.full("feed_forward_length")));
   config.n_kv_heads = keys.uniform("attention.head_count_kv", config.n_heads, config.n_heads);
+  if (!keys.has("attention.key_length") &&
+      (config.n_embd % config.n_heads != 0 || config.n_embd < 2 * config.n_heads)) {
+    bad(file, fmt::format("{} heads don't divide an embedding of {}, and {} is missing", config.n_heads,
+                          config.n_embd, keys.full("attention.key_length")));
+  }
   config.head_dim = keys.integer_or("attention.key_length", config.n_embd / config.n_heads, 2, 4096);
   const int64_t value_dim = keys.integer_or("attention.value_length", config.head_dim, 2, 4096);
   if (value_dim != config.head_dim) {

@@ -17,7 +17,7 @@ namespace tandem {
 namespace {
 
 constexpr int64_t kMostPages = (int64_t{1} << 27) / kPageTokens;  // what -c may ask for
-constexpr int64_t kMostSequences = 1 << 20;
+constexpr int64_t kMostCachePages = 1 << 26;  // of all sequences: far more than fit, and no sum overflows
 
 /// The name behind "blk.N.", or the whole name.
 std::string_view role_of(std::string_view name) {
@@ -192,7 +192,9 @@ int64_t MemoryPlan::largest_context(PlanRequest request, int64_t usable_bytes) c
 }
 
 int64_t MemoryPlan::largest_sequences(PlanRequest request, int64_t usable_bytes) const {
-  return largest_that(kMostSequences, [&](int64_t n) {
+  // Of long contexts fewer: no cache has more pages than as many sequences of one.
+  const int64_t pages_each = std::max<int64_t>(1, ceil_div(request.context_tokens, kPageTokens));
+  return largest_that(std::max<int64_t>(1, kMostCachePages / pages_each), [&](int64_t n) {
     request.n_sequences = n;
     return largest_total(request) <= usable_bytes;
   });

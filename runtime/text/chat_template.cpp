@@ -79,7 +79,7 @@ ChatTemplate& ChatTemplate::operator=(ChatTemplate&&) noexcept = default;
 ChatTemplate ChatTemplate::from_gguf(const GgufFile& file, TemplateLimits limits) {
   if (!file.has(kKey)) {
     throw Error(ExitCode::bad_data, fmt::format("{}: it has no chat template (key {})", file.path(), kKey),
-                "give one with --chat-template FILE");
+                "give one with --chat-template-file FILE");
   }
   return ChatTemplate(file.get_string(kKey), limits, fmt::format("{}: {}", file.path(), kKey));
 }

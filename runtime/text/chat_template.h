@@ -1,6 +1,6 @@
 // Chat templates: the Jinja program that a GGUF file carries, run by a bounded interpreter of our own with
-// the meaning that jinja2 gives it under Hugging Face's apply_chat_template. Called by launch/commands (run
-// --chat, chat) on rank 0.
+// the meaning that jinja2 gives it under Hugging Face's apply_chat_template. Called by launch (run --chat,
+// chat, batch) on rank 0.
 #pragma once
 
 #include <cstddef>

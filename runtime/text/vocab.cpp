@@ -14,7 +14,6 @@ namespace tandem {
 namespace {
 
 constexpr size_t kMaxTokens = size_t{1} << 22;  // sixteen times the largest known
-constexpr size_t kPathCharacters = 4096;
 constexpr std::string_view kTokensKey = "tokenizer.ggml.tokens";
 constexpr std::string_view kScoresKey = "tokenizer.ggml.scores";
 constexpr std::string_view kTypesKey = "tokenizer.ggml.token_type";

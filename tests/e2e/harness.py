@@ -34,6 +34,7 @@ LAUNCHER_ENVIRONMENT = {
 # After which silence tests have a rank given up: on a busy machine a thread waits a second for its core at times.
 SILENCE_S = 4
 RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK")
+SHELL_RANK = "".join(f"${{{name}-" for name in RANK_VARIABLES) + "0" + "}" * len(RANK_VARIABLES)  # in a shell's words
 
 _settings = {"program": os.environ.get("TANDEM_PROGRAM", "")}
 
@@ -143,8 +144,7 @@ def codes_of_ranks(n_ranks, *arguments, limit_s=START_LIMIT_S, **env):
     one. It kills the others' process groups when the first one ends, so each shell has a session of its own
     and writes down what its rank did by itself."""
     with tempfile.TemporaryDirectory() as folder:
-        rank = "".join(f"${{{name}-" for name in RANK_VARIABLES) + "0" + "}" * len(RANK_VARIABLES)
-        script = f'timeout {limit_s} "$@"; echo $? > "$CODES_DIR/.{rank}"; cd "$CODES_DIR"; mv ".{rank}" "{rank}"'
+        script = f'timeout {limit_s} "$@"; echo $? > "$CODES_DIR/.{SHELL_RANK}"; cd "$CODES_DIR"; mv ".{SHELL_RANK}" "{SHELL_RANK}"'
         result = tandem(
             *arguments,
             ranks=n_ranks,

@@ -55,7 +55,7 @@ void fault(const std::string& what) {
 int run(Job& job, const Arguments& arguments) {
   const std::string& phase = arguments.at(0);
   const std::string& what = arguments.at(1);
-  Communicator& comm = job.start();
+  Communicator& comm = job.start({});
   const bool faulty = arguments.size() < 3 || std::stoi(arguments[2]) == comm.rank();
   comm.barrier();
   note_phase(phase);

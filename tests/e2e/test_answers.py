@@ -420,6 +420,37 @@ class Chat(unittest.TestCase):
         self.assertEqual(len(re.findall("generated 5 tokens", result.err)), 3, result.err)
         self.assertNotIn(b"[stopped]", result.out)
 
+    def test_lines_end_as_they_like(self):
+        outputs = set()
+        for script in (b"hello\nagain\n", b"hello\r\nagain\r\n"):
+            result = tandem("chat", "-m", golden_model(), "--temp", 0, "-n", 5, "--ignore-eos", stdin=script)
+            self.assertEqual(result.code, 0, result.err)
+            outputs.add(result.out)
+        self.assertEqual(len(outputs), 1, outputs)
+
+    def test_a_full_context_begins_anew_and_answers(self):
+        arguments = ("-m", golden_model(), "--temp", 0, "-n", 8, "--ignore-eos", "-c", 64)
+        result = tandem("chat", *arguments, stdin=b"a first message\nhello\n")
+        self.assertEqual(result.code, 0, result.err)
+        self.assertIn("it starts anew", result.err)
+        self.assertEqual(len(re.findall("generated 8 tokens", result.err)), 2, result.err)
+        alone = tandem("chat", *arguments, stdin=b"hello\n")
+        self.assertEqual(result.text.split("> ")[2], alone.text.split("> ")[1])
+        result = tandem("chat", *arguments, stdin=b"word " * 99 + b"\nhello\n")
+        self.assertEqual(result.code, 0, result.err)
+        self.assertIn("no room for an answer", result.err)
+        self.assertEqual(result.text.split("> ")[2], alone.text.split("> ")[1])
+
+    def test_input_that_cannot_be_read(self):
+        command = (harness.program(), "chat", "-m", golden_model())
+        with open("/dev/null", "w") as write_only, tempfile.TemporaryDirectory() as scratch:
+            env = harness.environment(scratch)
+            done = subprocess.run(
+                command, stdin=write_only, capture_output=True, text=True, timeout=60, check=False, env=env
+            )
+        self.assertEqual(done.returncode, 74, done.stderr)
+        self.assertIn("can't read standard input", done.stderr)
+
     def test_enter_stops_the_answer(self):
         model = real_model()
         for ranks in (0, 3):

@@ -110,7 +110,12 @@ class Flags(Case):
 
     def test_wanting_and_contradicting(self):
         self.check(("run", "-m", MODEL), USAGE, "-p TEXT", "-f FILE")
-        self.check(("run", "-m", MODEL, "-p", "a", "-f", MODEL), USAGE, "-p TEXT", "-f FILE", ranks=(0,))
+        self.check(("run", "-m", MODEL, "-p", "a", "-f", MODEL), USAGE, "--prompt", "--file", ranks=(0,))
+        self.check(("logits", *COMMANDS["logits"], "-p", "a"), USAGE, "--tokens", "--prompt", ranks=(0,))
+        self.check(("inspect", MODEL, "-m", MODEL), USAGE, "FILE", "--model", ranks=(0,))
+        self.check(("plan", MODEL, "--preset", "llama-3.1-8b"), USAGE, "FILE", "--preset", ranks=(0,))
+        self.check(("perplexity", *COMMANDS["perplexity"], "-c", "2"), USAGE, "-c 2", ranks=(0,))
+        self.check(("perplexity", *COMMANDS["perplexity"], "--chunks", "0"), USAGE, "--chunks", ranks=(0,))
         self.check(("tokenize", "-m", MODEL), USAGE, "-p TEXT", ranks=(0,))
         self.check(("logits", "-m", MODEL, "--tokens", "1"), USAGE, "--out")
         self.check(("run", *COMMANDS["run"], "-ctk", "f32"), USAGE, "--cache-type-v", ranks=(0,))
@@ -143,6 +148,50 @@ class Flags(Case):
                     )
 
 
+class Disagreement(Case):
+    """Ranks that were told different things, as happens where a launcher hands no variables on."""
+
+    def check_second(self, command, code, *words, setup):
+        """Rank 1 is started behind `setup`, a line of shell."""
+        script = f'if [ "{harness.SHELL_RANK}" = 1 ]; then {setup}; fi; exec "$@"'
+        self.check(command, code, *words, ranks=(2, 3), wrapper=("sh", "-c", script, "sh"))
+
+    def test_options(self):
+        run = ("run", *COMMANDS["run"])
+        told = "the ranks were not told the same: rank 0"
+        for setup, words in (
+            ("export TANDEM_CACHE_TYPE_K=q8_0 TANDEM_CACHE_TYPE_V=q8_0", ("rank 1 --cache-type-k=q8_0",)),
+            ("export TANDEM_VERIFY_RANKS=1", ("rank 0 nothing, rank 1 --verify-ranks=1", "mpirun -x")),
+            ("export TANDEM_CTX_SIZE=8", ("--ctx-size=8",)),
+            ("export TANDEM_BATCH_SIZE=1", ("--batch-size=1",)),
+            ('set -- "$@" --temp 0.5', ("rank 0 nothing, rank 1 --temp=0.5",)),
+        ):
+            self.check_second(run, USAGE, told, *words, setup=setup)
+        for name in COMMANDS.keys() - {"run", "inspect", "tokenize"}:
+            self.check_second((name, *COMMANDS[name]), USAGE, told, setup="export TANDEM_COMM=mpi")
+        batch = ("batch", "-m", MODEL, "--prompts", self.path("in", b"a\n"), "-o", "out")
+        self.check_second(batch, USAGE, told, "--parallel=1", setup="export TANDEM_PARALLEL=1")
+
+    def test_what_each_rank_may_have_of_its_own(self):
+        script = f'export TANDEM_THREADS=$(({harness.SHELL_RANK} + 1)) TANDEM_PROGRESS=off; exec "$@"'
+        result = tandem("run", *COMMANDS["run"], ranks=2, wrapper=("sh", "-c", script, "sh"))
+        self.assertEqual(result.code, 0, result.err)
+
+    def test_files(self):
+        model, other = (self.path(name, b"") for name in ("model", "other"))
+        pathlib.Path(model).write_bytes(pathlib.Path(MODEL).read_bytes())
+        pathlib.Path(other).write_bytes(pathlib.Path(golden_model("qwen2")).read_bytes())
+        run = ("run", "-m", model, "-p", "hi", "-n", 1)
+        self.check_second(run, BAD_DATA, "rank 1 has another file", setup=f'shift 4; set -- "{harness.program()}" run -m "{other}" "$@"')
+
+    def test_a_prompt_file_is_rank_0s(self):
+        self.path("text", b"some text " * 9)
+        elsewhere = ("sh", "-c", f'[ "{harness.SHELL_RANK}" = 0 ] || cd /; exec "$@"', "sh")
+        for command in (("run", "-n", 1), ("logits", "-o", "out.npy"), ("perplexity", "-c", 8)):
+            result = tandem(*command, "-m", MODEL, "-f", "text", ranks=2, cwd=self.folder, wrapper=elsewhere)
+            self.assertEqual(result.code, 0, result.err)
+
+
 class Precedence(Case):
     """Flag before TANDEM_* variable before default."""
 
@@ -157,6 +206,11 @@ class Precedence(Case):
         self.assertNotEqual(by_default, by_other)
         self.assertEqual(self.ids("-p", "the cat", TANDEM_MODEL=other), by_other)
         self.assertEqual(self.ids("-m", MODEL, "-p", "the cat", TANDEM_MODEL=other), by_default)
+        self.assertEqual(self.ids("-m", MODEL, "-p", "the cat", TANDEM_FILE="/nowhere"), by_default)
+        for command in ("inspect", "plan"):
+            named, by_variable = (tandem(command, model, TANDEM_MODEL=other).out for model in (MODEL, other))
+            self.assertEqual(named, tandem(command, "-m", MODEL).out)
+            self.assertNotEqual(named, by_variable)
         plain = self.ids("-m", MODEL, "-p", "the cat", "--no-special")
         self.assertNotEqual(plain, by_default)
         self.assertEqual(self.ids("-m", MODEL, "-p", "the cat", TANDEM_NO_SPECIAL="1"), plain)
@@ -307,6 +361,46 @@ class Hostile(Case):
         for ranks in (1, 2, 3, 4):
             codes, result = codes_of_ranks(ranks, "run", "-m", path, "-p", "hi")
             self.assertEqual(codes, [BAD_DATA] * ranks, result.err)
+
+
+class Names(Case):
+    """What a file calls itself, and where it lies, is shown and does no harm."""
+
+    def named(self, name):
+        """The model under another name of as many bytes."""
+        content = pathlib.Path(MODEL).read_bytes()
+        at = content.index(b"general.name") + len(b"general.name") + 4
+        (n,) = struct.unpack_from("<Q", content, at)
+        self.assertLessEqual(len(name), n)
+        return self.path("named.gguf", content[: at + 8] + name.ljust(n, b"!") + content[at + 8 + n :])
+
+    def test_control_characters_and_bytes_that_are_no_text(self):
+        for name in (b"e\ntandem: \x1b[31mfine", b"mod\xe8le"):
+            model = self.named(name[:4])
+            for command in (
+                ("run", "-p", "hi", "-n", 1), ("inspect",), ("inspect", "-np", 2), ("plan",), ("plan", "--json"),
+                ("bench", "-p", 2, "-n", 0, "-r", 1, "-o", "json"),
+            ):  # fmt: skip
+                result = tandem(*command, "-m", model)
+                self.assertEqual(result.code, 0, (command, result.err))
+                self.assertNotRegex(result.out + result.err.encode(), rb"[\x00-\x09\x0b-\x1f]")
+                self.assertLessEqual(len(result.lines()), 4, result.err)
+
+    def test_paths(self):
+        path = os.fsencode(self.folder) + b"/m\xe8\x1b.gguf"
+        with open(path, "wb") as file:
+            file.write(pathlib.Path(MODEL).read_bytes())
+        for command in (("plan", "--json"), ("bench", "-p", 2, "-n", 0, "-r", 1, "-o", "json")):
+            result = tandem(*command, "-m", os.fsdecode(path))
+            self.assertEqual(result.code, 0, result.err)
+            result.out.decode()
+        result = tandem("run", "-p", "hi", "-c", "8", "-m", os.fsdecode(path) + ".none")
+        self.assertEqual((result.code, len(result.lines())), (IO, 1), result.err)
+        self.assertNotIn("\x1b", result.err)
+
+    def test_outputs_whose_names_are_too_long(self):
+        command = ("batch", "-m", MODEL, "--prompts", self.path("in", b"a\n"), "-o", "x" * 300)
+        self.check(command, IO, "File name too long", ranks=(0,))
 
 
 class Prompts(Case):

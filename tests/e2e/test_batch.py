@@ -1,9 +1,11 @@
 """What `tandem batch` answers, and what it makes of bad lines."""
 
+import datetime
 import math
 import os
 import pathlib
 import re
+import time
 
 import harness
 from batch_support import Case, chat, choices, mixed_lines, request
@@ -209,6 +211,8 @@ class Lines(Case):
             (request("good 1", prompt="abe"), None, "duplicate_custom_id"),
             (request("u", "/v1/embeddings", input="x"), "u", "unknown_url"),
             (request("n", prompt="x", n="two"), "n", 400, "n"),
+            (request("nn", prompt=["x"] * 2048, n=128, max_tokens=1), "nn", 400, "n"),
+            (request("ee", prompt="x" * (1 << 20), n=128, echo=True, max_tokens=0), "ee", 400, "echo"),
             (request("t", prompt="x", temperature=-1), "t", 400, "temperature"),
             (request("m", "/v1/chat/completions", messages=[]), "m", 400, "messages"),
             (request("l", prompt="word " * 500), "l", 400, "prompt"),
@@ -230,7 +234,7 @@ class Lines(Case):
                 self.assertEqual((result["error"]["code"], result["error"]["line"]), (expected[0], number))
         alone = self.done(self.batch(good))
         self.assertEqual([choices(results[0]), choices(results[-1])], [choices(line) for line in alone])
-        self.assertIn("2 done, 13 failed", batch_err(batch))
+        self.assertIn("2 done, 15 failed", batch_err(batch))
 
     def test_a_template_that_refuses_and_one_that_is_missing(self):
         batch = self.batch([chat("a", "abc", max_tokens=2), request("b", prompt="abc", max_tokens=2)])
@@ -251,6 +255,32 @@ class Lines(Case):
             answer = batch.results()[0]["response"]
             self.assertEqual(answer["status_code"], status)
         self.assertEqual(answer["body"]["error"]["code"], "no_chat_template")
+
+    def test_templates_tell_the_time_of_the_first_run(self):
+        def batch_with_clock():
+            batch = self.batch([chat("a", "abc", max_tokens=1), chat("b", "abc", max_tokens=1)])
+            with open(batch.path("chat.jinja"), "w") as file:
+                file.write("{{ raise_exception(strftime_now('%Y-%m-%d %H:%M:%S')) }}")
+            return batch
+
+        def times(batch):
+            return [line["response"]["body"]["error"]["message"][-19:] for line in batch.results()]
+
+        batch = batch_with_clock()
+        self.done(batch, "--keep-journal", code=65)
+        first = times(batch)
+        begun = datetime.datetime.strptime(first[0], "%Y-%m-%d %H:%M:%S").replace(tzinfo=datetime.timezone.utc)
+        self.assertLess(abs(datetime.datetime.now(datetime.timezone.utc) - begun), datetime.timedelta(minutes=5))
+        # The second line's record is lost, and made again later, elsewhere.
+        with open(batch.journal, "r+b") as file:
+            file.truncate(os.path.getsize(batch.journal) - 1)
+        os.remove(batch.output)
+        time.sleep(1.1)
+        self.done(batch, code=65, TZ="Asia/Tokyo")
+        self.assertEqual(times(batch), [first[0]] * 2)
+        batch = batch_with_clock()
+        self.done(batch, "--created", 1_000_000_000, code=65)
+        self.assertEqual(times(batch), ["2001-09-09 01:46:40"] * 2)
 
     def test_an_empty_input_gives_an_empty_output(self):
         batch = self.batch([])

@@ -87,6 +87,18 @@ class Journals(Case):
         self.assertEqual(pathlib.Path(batch.journal).read_bytes(), journal)
         self.assertEqual(self.done(batch, "--overwrite", code=65)[-1]["custom_id"], "one more")
 
+    def test_is_bound_to_the_models_weights(self):
+        batch = self.begun()
+        changed = bytearray(pathlib.Path(batch.model).read_bytes())
+        for i in range(len(changed) // 2, len(changed)):
+            changed[i] ^= 1
+        model = pathlib.Path(batch.path("elsewhere")) / pathlib.Path(batch.model).name
+        model.parent.mkdir()
+        model.write_bytes(changed)
+        result = batch.run("-m", model)
+        self.assertEqual(result.code, 65, result.err)
+        self.assertIn("another model", result.err)
+
     def test_another_runs_output_is_not_replaced_unasked(self):
         batch = self.batch([request("a", prompt="abc", max_tokens=2)])
         pathlib.Path(batch.output).write_text("precious\n")

@@ -247,15 +247,31 @@ TEST(Options, prompt_from_text_or_file) {
     EXPECT_EQ(error.code(), ExitCode::io);
     EXPECT_NE(std::string(error.what()).find(path), std::string::npos);
   }
-  All both;
-  both.parser.parse({"-f", path, "-p", "x"});
-  EXPECT_THROW(prompt_text(both.parser, both.prompt), Error);
+  EXPECT_EQ(refusal({"-f", path, "-p", "x"}), "give either --prompt or --file");
   All none;
   none.parser.parse({});
   EXPECT_THROW(prompt_text(none.parser, none.prompt), Error);
   All empty;
   empty.parser.parse({"-p", ""});
   EXPECT_EQ(prompt_text(empty.parser, empty.prompt), "");
+}
+
+TEST(Options, a_flag_beats_the_variable_of_another_way_to_say_it) {
+  const Variable variable("TANDEM_FILE", "/nowhere");
+  All all;
+  all.parser.parse({"-p", "x"});
+  EXPECT_EQ(prompt_text(all.parser, all.prompt), "x");
+  All by_variable;
+  by_variable.parser.parse({});
+  EXPECT_EQ(by_variable.prompt.file, "/nowhere");
+}
+
+TEST(Options, settings_are_what_ranks_must_agree_on) {
+  const Variable variable("TANDEM_CTX_SIZE", "64");
+  All all;
+  all.parser.parse({"-m", "f", "-t", "3", "-v", "--split", "3,1", "--split", "1,3", "-r", "a", "-r", "b"});
+  EXPECT_EQ(all.parser.settings(),
+            (std::vector<std::string>{"--ctx-size=64", "--split=1,3", "--stop=a", "--stop=b"}));
 }
 
 }  // namespace

@@ -75,7 +75,7 @@ TEST_F(Config, ReadsGemma3) {
 TEST_F(Config, NamesWhatIsWrong) {
   GgufWriter unknown;
   unknown.add("general.architecture", "mamba");
-  EXPECT_NE(error_of(unknown).find("\"mamba\" is not supported (known: llama, qwen2, gemma3)"),
+  EXPECT_NE(error_of(unknown).find("'mamba' is not supported (known: llama, qwen2, gemma3)"),
             std::string::npos);
   for (const char* key : {"block_count", "embedding_length", "feed_forward_length", "attention.head_count"}) {
     EXPECT_NE(error_of(header("llama", key)).find(std::string("llama.") + key), std::string::npos) << key;
@@ -94,6 +94,16 @@ TEST_F(Config, NamesWhatIsWrong) {
   EXPECT_NE(
       error_of(header("llama", "attention.head_count_kv").add("llama.attention.head_count_kv", uint32_t{3}))
           .find("multiple"),
+      std::string::npos);
+  for (const uint32_t n_heads : {7u, 1000u}) {
+    GgufWriter uneven = header("llama", "attention.head_count");
+    EXPECT_NE(
+        error_of(uneven.add("llama.attention.head_count", n_heads)).find("attention.key_length is missing"),
+        std::string::npos)
+        << n_heads;
+  }
+  EXPECT_EQ(
+      error_of(header("llama", "rope.scaling.type").add("llama.rope.scaling.type", "a\n\x1b[2J")).find('\n'),
       std::string::npos);
   EXPECT_NE(error_of(header("llama", "block_count").add("llama.block_count", uint32_t{4000000000u}))
                 .find("block_count"),

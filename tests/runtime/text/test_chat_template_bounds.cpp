@@ -304,7 +304,7 @@ TEST_F(ChatTemplateFiles, FromGguf) {
     EXPECT_EQ(error.code(), ExitCode::bad_data);
     EXPECT_EQ(std::string(error.what()),
               path.string() + ": it has no chat template (key tokenizer.chat_template)");
-    EXPECT_EQ(error.hint(), "give one with --chat-template FILE");
+    EXPECT_EQ(error.hint(), "give one with --chat-template-file FILE");
   }
 }
 
