@@ -23,6 +23,8 @@
 namespace tandem {
 namespace {
 
+constexpr int64_t kMostGpuTokens = 65535;  ///< of a step: tokens are a grid's third dimension
+
 /// Whether the ranks compute on GPUs: all of them or none.
 bool use_gpus(const std::string& backend, Communicator& communicator) {
   if (backend == "cpu") return false;
@@ -99,11 +101,18 @@ int run_until_idle(Engine& engine) {
 
 std::unique_ptr<Backend> Session::make_backend(const SessionOptions& options, Communicator& communicator) {
   if (use_gpus(options.backend, communicator)) {
+    const int64_t n_tokens = batch_tokens_of(options.batch_tokens, true) + options.n_sequences;
+    if (n_tokens > kMostGpuTokens) {
+      throw Error(ExitCode::usage,
+                  fmt::format("--batch-size {} and {} sequences make steps of {} tokens, a GPU takes {}",
+                              options.batch_tokens, options.n_sequences, n_tokens, kMostGpuTokens),
+                  "give a smaller -b");
+    }
     GpuRequest request = options.gpu;
     request.n_embd = config_.n_embd;
     request.can_be_silent = options.breakdown;
     request.n_vocab = config_.n_vocab;
-    request.max_tokens = batch_tokens_of(options.batch_tokens, true) + options.n_sequences;
+    request.max_tokens = n_tokens;
     GpuBackend gpu = make_gpu_backend(request, communicator);
     placement_.reason = gpu.binding;
     placement_lines_ = gpu.lines;

@@ -8,6 +8,9 @@
 namespace tandem::cuda {
 
 void CudaBackend::open_sampling(const SamplingShape& shape) {
+  // Recorded steps hold addresses of what is made anew here.
+  check(cudaStreamSynchronize(stream_.get()));
+  recordings_.clear();
   n_vocab_ = shape.vocab.back().end;
   sampler_.emplace(shape, options_.rank, collective_.get(), std::min(shape_.max_tokens, kMostSequences));
   sample_input_.reset(sampler_->pass_rows());

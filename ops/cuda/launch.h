@@ -26,7 +26,7 @@ int code_version(const void* kernel);
 /// Older code doesn't, also when the driver translates it for a Hopper GPU.
 bool is_hopper_code(const void* kernel);
 
-/// Whether the kernel runs as code made for Hopper alone (sm_90a), or could as far as its version tells.
+/// Whether the kernel, one whose body is there for Hopper alone (sm_90a), runs as such code.
 bool is_code_of_hopper_only(const void* kernel);
 
 /// `args`: the address of the kernel's one parameter. Early only where is_hopper_code().

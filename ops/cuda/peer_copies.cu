@@ -27,6 +27,10 @@ void PeerCopies::open() {
 void PeerCopies::begin(std::span<std::byte* const> windows) {
   require(windows.size() == 2 && where_.slot_bytes > 0 && numbers_.data() != nullptr, "copies: windows",
           windows.size());
+  if (windows[0] != windows_[0]) {  // another set, whose flags know its own pieces alone
+    pieces_of_[windows_[0]] = n_pieces_;
+    n_pieces_ = pieces_of_[windows[0]];
+  }
   windows_[0] = windows[0];
   windows_[1] = windows[1];
   ++n_exchanges_;

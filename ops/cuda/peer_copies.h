@@ -21,6 +21,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <span>
 
 #include "ops/core/range.h"
@@ -66,8 +67,9 @@ class PeerCopies {
   DeviceBuffer<uint32_t> numbers_;  // (kArrivalNumbers): 0, 1, 2 …, to copy flags from
   std::byte* windows_[2] = {};
   uint32_t n_exchanges_ = 0;
-  uint32_t n_pieces_ = 0;     ///< that were sent, of all exchanges
-  uint32_t first_piece_ = 0;  ///< of this exchange
+  uint32_t n_pieces_ = 0;                           ///< that were sent, of all exchanges in these windows
+  uint32_t first_piece_ = 0;                        ///< of this exchange
+  std::map<const std::byte*, uint32_t> pieces_of_;  ///< of other windows, by the first
 };
 
 }  // namespace tandem::cuda
