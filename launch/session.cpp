@@ -11,9 +11,9 @@
 #include <cstring>
 
 #include "comm/process.h"
-#include "launch/batch/identity.h"
 #include "launch/doctor/nvml.h"
 #include "launch/gpu_placement.h"
+#include "launch/model_identity.h"
 #include "launch/road_tuning.h"
 #include "ops/core/check.h"
 #include "ops/core/error.h"

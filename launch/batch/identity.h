@@ -4,19 +4,12 @@
 
 #include <string>
 
-#include "launch/batch/hash.h"
 #include "launch/batch/input.h"
 #include "launch/batch/journal.h"
 #include "launch/batch/request.h"
 #include "runtime/gguf/gguf.h"
 
 namespace tandem {
-
-/// Of a model file: its size, all metadata and the tensor directory, wherever it lies.
-Hash128 directory_identity(const GgufFile& file);
-/// The same and samples of every tensor's bytes; to read all of them would take as long as loading them.
-/// Throws Error{io}.
-Hash128 model_identity(const GgufFile& file);
 
 /// The options that results depend on, beside model and input.
 struct BatchSettings {

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "launch/batch/disk.h"
-#include "launch/batch/hash.h"
+#include "launch/hash.h"
 
 namespace tandem {
 

@@ -14,7 +14,7 @@
 #include <cstring>
 #include <utility>
 
-#include "launch/batch/hash.h"
+#include "launch/hash.h"
 #include "ops/core/check.h"
 #include "ops/core/error.h"
 

@@ -6,7 +6,7 @@
 #include <cmath>
 
 #include "launch/batch/body_reader.h"
-#include "launch/batch/hash.h"
+#include "launch/hash.h"
 #include "runtime/text/utf8.h"
 
 namespace tandem {

@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
-#include "launch/batch/hash.h"
 #include "launch/batch/request.h"
+#include "launch/hash.h"
 #include "runtime/engine/sampler.h"
 
 namespace tandem {

@@ -185,7 +185,8 @@ int64_t MemoryPlan::largest_total(const PlanRequest& request) const {
 }
 
 int64_t MemoryPlan::largest_context(PlanRequest request, int64_t usable_bytes) const {
-  return kPageTokens * largest_that(kMostPages, [&](int64_t n_pages) {
+  const int64_t most = std::min(kMostPages, kMostCachePages / std::max<int64_t>(1, request.n_sequences));
+  return kPageTokens * largest_that(most, [&](int64_t n_pages) {
            request.context_tokens = n_pages * kPageTokens;
            return largest_total(request) <= usable_bytes;
          });

@@ -194,13 +194,11 @@ class Asked(unittest.TestCase):
     def test_second_signal(self):
         with Job(2, "decode", "stuck") as job:
             job.wait_until_running()
-            start = time.monotonic()
             os.kill(job.pids[0], signal.SIGTERM)
             time.sleep(0.1)
             os.kill(job.pids[0], signal.SIGTERM)
             self.assertEqual(job.wait_for_end(), 143)
-            self.assertLess(time.monotonic() - start, 1.8)
-            self.assertEqual(job.lines(), [])
+            self.assertEqual(job.lines(), [], "it didn't wait for the first one's limit, which says so")
 
     def test_without_a_launcher(self):
         for what, number in (

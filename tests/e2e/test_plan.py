@@ -106,6 +106,14 @@ class Questions(unittest.TestCase):
             )
         self.assertFalse(plan("--preset", "llama-3.1-70b", "--type", "Q8_0", "-np", 2, "--memory", V100)["fits"])
 
+    def test_contexts_that_no_memory_holds(self):
+        far = ("--preset", "llama-3.1-70b", "-np", 2, "--memory", "80GB", "-c", 1 << 27)
+        found = plan(*far)
+        self.assertEqual((found["fits"], found["largest_sequences"]), (False, 0))
+        found = plan(*far, "--parallel", 1 << 16)
+        self.assertEqual((found["fits"], found["largest_context"]), (False, 0))
+        self.assertGreater(found["largest_total_bytes"], 1 << 50)
+
     def test_without_memory_it_does_not_judge(self):
         found = plan("--preset", "yi-34b")
         self.assertIsNone(found["fits"])

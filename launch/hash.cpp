@@ -1,4 +1,4 @@
-#include "launch/batch/hash.h"
+#include "launch/hash.h"
 
 #include <fmt/format.h>
 #include <xxhash.h>

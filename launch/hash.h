@@ -1,5 +1,5 @@
-// Hashes for what batch keeps and compares: of files and texts that nobody forges, so that speed and length
-// matter and secrecy does not (XXH3). Used by launch/batch only.
+// Hashes of what is kept and compared: files and texts that nobody forges, so that speed and length matter
+// and secrecy does not (XXH3). Used by launch/batch and launch/model_identity.h.
 #pragma once
 
 #include <cstddef>
