@@ -24,6 +24,7 @@ struct Command {
   const char* name;
   const char* summary;  ///< one line for `tandem --help`
   int (*run)(Job& job, const Arguments& arguments);
+  bool starts = false;  ///< the job; false: every rank is alone
 };
 
 int run_command(Job& job, const Arguments& arguments);

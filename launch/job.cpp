@@ -15,6 +15,7 @@ namespace tandem {
 namespace {
 
 constexpr int kEndLimitS = 10;
+constexpr int kPatienceUs = 250'000;
 
 std::string line_of(const Error& error) {
   return error.hint().empty() ? error.what() : std::string(error.what()) + " (" + error.hint() + ")";
@@ -30,34 +31,55 @@ std::string lacking(const std::vector<std::string>& mine, const std::vector<std:
   return text.empty() ? "nothing" : text;
 }
 
-std::vector<std::string> lines_of(const std::string& text) {
-  std::vector<std::string> lines;
-  for (size_t begin = 0; begin < text.size();) {
-    const size_t end = text.find('\0', begin);
-    lines.push_back(text.substr(begin, end - begin));
-    begin = end + 1;
-  }
-  return lines;
-}
-
-/// Throws the same Error{usage} on every rank where their settings differ.
-void require_agreement(const std::vector<std::string>& settings, Communicator& communicator) {
-  if (communicator.size() == 1) return;
-  std::string mine;
-  for (const std::string& setting : settings) mine += setting + '\0';
-  const std::vector<std::string> all = communicator.gather_text(mine);
-  for (size_t r = 1; r < all.size(); ++r) {
-    if (all[r] == all[0]) continue;
-    const std::vector<std::string> first = lines_of(all[0]);
-    const std::vector<std::string> other = lines_of(all[r]);
-    throw Error(ExitCode::usage,
-                fmt::format("the ranks were not told the same: rank 0 {}, rank {} {}", lacking(first, other),
-                            r, lacking(other, first)),
-                "give flags, or hand the variables on: mpirun -x NAME");
-  }
-}
-
 }  // namespace
+
+/// A rank as the others see it when the job starts.
+struct Job::Told {
+  int code = 0;       ///< it can't begin, and would end with this, or 0
+  std::string fault;  ///< why not
+  std::vector<std::string> settings;
+
+  std::string text() const {
+    std::string all = fmt::format("{}", code) + '\0' + fault + '\0';
+    for (const std::string& setting : settings) all += setting + '\0';
+    return all;
+  }
+  static Told of(const std::string& text) {
+    std::vector<std::string> parts;
+    for (size_t begin = 0; begin < text.size();) {
+      const size_t end = text.find('\0', begin);
+      parts.push_back(text.substr(begin, end - begin));
+      begin = end + 1;
+    }
+    Told told;
+    told.code = std::stoi(parts.at(0));
+    told.fault = parts.at(1);
+    told.settings.assign(parts.begin() + 2, parts.end());
+    return told;
+  }
+};
+
+/// Throws the same Error on every rank where one can't begin, or was told something else than rank 0.
+void Job::agree(const Told& mine) {
+  if (comm_->size() == 1) {
+    if (mine.code != 0) throw Error(static_cast<ExitCode>(mine.code), mine.fault);
+    return;
+  }
+  std::vector<Told> all;
+  for (const std::string& text : comm_->gather_text(mine.text())) all.push_back(Told::of(text));
+  for (size_t r = 0; r < all.size(); ++r) {
+    const std::string who = r == 0 ? "" : fmt::format("rank {}: ", r);
+    if (all[r].code != 0) throw Error(static_cast<ExitCode>(all[r].code), who + all[r].fault);
+  }
+  for (size_t r = 1; r < all.size(); ++r) {
+    if (all[r].settings == all[0].settings) continue;
+    throw Error(
+        ExitCode::usage,
+        fmt::format("the ranks were not told the same: rank 0 {}, rank {} {}",
+                    lacking(all[0].settings, all[r].settings), r, lacking(all[r].settings, all[0].settings)),
+        "give flags, or hand the variables on: mpirun -x NAME");
+  }
+}
 
 Job::Job() : launcher_(launcher_info()) {
   install_signal_handlers();
@@ -71,6 +93,12 @@ int Job::rank() const {
 }
 
 Communicator& Job::start(const std::vector<std::string>& settings) {
+  bring_up();
+  agree({0, {}, settings});
+  return *comm_;
+}
+
+void Job::bring_up() {
   note_phase("start");
   if (launcher_.present) {
     mpi_ = std::make_unique<MpiEnvironment>();
@@ -80,8 +108,6 @@ Communicator& Job::start(const std::vector<std::string>& settings) {
   }
   set_log_rank(rank());
   watchdog_ = std::make_unique<Watchdog>(*comm_);
-  require_agreement(settings, *comm_);
-  return *comm_;
 }
 
 void Job::end(int exit_code) {
@@ -95,6 +121,30 @@ void Job::end(int exit_code) {
   alarm(0);
 }
 
+/// Before the job has started, all ranks mostly fail alike, and one is to speak; or one was told something
+/// else, and the others wait for it. So it comes up first, where it would have. Replaces code and line by the
+/// common ones.
+void Job::tell_others(int& code, std::string& line) {
+  const auto leave_it_to_rank_0 = [&] {
+    if (rank() == 0) return;
+    usleep(kPatienceUs);  // a launcher kills the ranks that are left when the first one ends
+    _exit(code);
+  };
+  if (!would_start_) return leave_it_to_rank_0();
+  arm_last_exit(kEndLimitS, code);  // the others may be gone
+  try {
+    bring_up();
+  } catch (const std::exception&) {
+    return leave_it_to_rank_0();
+  }
+  try {
+    agree({code, line, {}});
+  } catch (const Error& common) {
+    code = static_cast<int>(common.code());
+    line = line_of(common);
+  }
+}
+
 void Job::fail(const std::exception& error) {
   std::fflush(stdout);
   int code = static_cast<int>(ExitCode::internal);
@@ -106,12 +156,7 @@ void Job::fail(const std::exception& error) {
     code = static_cast<int>(ExitCode::unavailable);
     line = "out of memory";
   }
-  if (!comm_ && rank() != 0) {
-    // Before the job has started, all ranks see the same flags and files, and rank 0 speaks. It gets the time
-    // to: a launcher kills the ranks that are left when the first one ends.
-    usleep(250'000);
-    _exit(code);
-  }
+  if (!comm_ && launcher_.present) tell_others(code, line);
   end_all_ranks(code, line);
 }
 

@@ -28,6 +28,9 @@ class Job {
   /// things would wait for each other, or compute nonsense.
   Communicator& start(const std::vector<std::string>& settings);
 
+  /// Whether the command that is about to run would start the job: its ranks then fail together, also before.
+  void expect_start(bool would_start) { would_start_ = would_start; }
+
   /// This process's rank, known before start() as far as the launcher tells.
   int rank() const;
 
@@ -39,7 +42,13 @@ class Job {
   [[noreturn]] void fail(const std::exception& error);
 
  private:
+  struct Told;
+  void bring_up();
+  void agree(const Told& mine);
+  void tell_others(int& code, std::string& line);
+
   LauncherInfo launcher_;
+  bool would_start_ = false;
   std::unique_ptr<MpiEnvironment> mpi_;
   std::unique_ptr<Communicator> comm_;
   std::unique_ptr<Watchdog> watchdog_;

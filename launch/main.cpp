@@ -16,16 +16,16 @@ namespace tandem {
 namespace {
 
 constexpr std::array kCommands = {
-    Command{"run", "continue a prompt, or answer it", run_command},
-    Command{"chat", "converse at the terminal", chat_command},
-    Command{"batch", "answer a file of requests, exactly once", batch_command},
-    Command{"bench", "measure prompt and generation speed", bench_command},
-    Command{"perplexity", "measure how well a model predicts a text", perplexity_command},
-    Command{"logits", "write the logits of every token of a text", logits_command},
+    Command{"run", "continue a prompt, or answer it", run_command, true},
+    Command{"chat", "converse at the terminal", chat_command, true},
+    Command{"batch", "answer a file of requests, exactly once", batch_command, true},
+    Command{"bench", "measure prompt and generation speed", bench_command, true},
+    Command{"perplexity", "measure how well a model predicts a text", perplexity_command, true},
+    Command{"logits", "write the logits of every token of a text", logits_command, true},
     Command{"inspect", "show a file's metadata, tensors and shards", inspect_command},
     Command{"plan", "say what each rank's memory will hold, and whether it fits", plan_command},
     Command{"tokenize", "print a text's token ids", tokenize_command},
-    Command{"doctor", "examine what a job runs on, and say what is wrong", doctor_command},
+    Command{"doctor", "examine what a job runs on, and say what is wrong", doctor_command, true},
     Command{"version", "print versions and what is built in", version_command},
 };
 
@@ -48,7 +48,9 @@ int dispatch(Job& job, const Arguments& arguments) {
     return 0;
   }
   for (const Command& command : kCommands) {
-    if (name == command.name) return command.run(job, Arguments(arguments.begin() + 1, arguments.end()));
+    if (name != command.name) continue;
+    job.expect_start(command.starts);
+    return command.run(job, Arguments(arguments.begin() + 1, arguments.end()));
   }
   throw Error(ExitCode::usage, name.empty() ? "no command" : fmt::format("unknown command '{}'", name),
               "see `tandem --help`");

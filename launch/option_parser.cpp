@@ -1,6 +1,7 @@
 #include "launch/option_parser.h"
 
 #include <fmt/format.h>
+#include <launch/build_info.h>
 
 #include <algorithm>
 #include <array>
@@ -242,9 +243,9 @@ void OptionParser::apply_environment() {
 }
 
 std::vector<std::string> OptionParser::settings() const {
-  constexpr std::array<std::string_view, 6> kOwn = {"help",     "verbose", "quiet",
-                                                    "progress", "threads", "model"};
-  std::vector<std::string> found;
+  constexpr std::array<std::string_view, 7> kOwn = {"help",    "verbose", "quiet",       "progress",
+                                                    "threads", "model",   "mem-fraction"};
+  std::vector<std::string> found = {fmt::format("`tandem {}` {} ({})", command_, kVersion, kCommit)};
   for (const Option& option : options_) {
     if (std::find(kOwn.begin(), kOwn.end(), option.name) != kOwn.end()) continue;
     for (const std::string& value : option.values)

@@ -49,8 +49,8 @@ class OptionParser {
   /// True where the option was given, by flag or environment. `name`: the long one.
   bool given(const std::string& name);
 
-  /// What was given, a "--name=value" each, but for what every rank may have its own of (threads, how much is
-  /// said, and where the model lies).
+  /// What all ranks have to be told alike: command and version, and what was given, a "--name=value" each,
+  /// but for what each may have of its own (threads, memory, how much is said, and where the model lies).
   std::vector<std::string> settings() const;
 
   std::string help() const;

@@ -23,7 +23,7 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little, "the journal's numbers are little-endian");
 
-constexpr std::string_view kMagic{"tandemB\x01", 8};  // the last byte is the layout's version
+constexpr std::string_view kMagic{"tandemB\x02", 8};  // the last byte is the layout's version
 constexpr uint64_t kMostZeros = 4096;
 constexpr size_t kShownBytes = 80;
 

@@ -215,16 +215,18 @@ int BatchRun::compute(Session& session) {
     facts["ranks"] = session.model().plan().n_ranks();
     facts["deterministic"] = options_.model.deterministic;
   }
-  facts["clock"] = clock();
   journal_->bind(facts);
+  const int64_t time = clock();
+  journal_->bind({{"clock", time}});
   run_.n_vocab = session.config().n_vocab;
   std::unique_ptr<ChatTemplate> chat_template;
   std::string no_template;
   if (!options_.chat.template_file.empty() || session.file().has("tokenizer.chat_template")) {
     chat_template = std::make_unique<ChatTemplate>(open_chat_template(options_.chat, session.file()));
-    chat_template->set_clock([time = facts.at("clock").get<std::time_t>()] {
+    chat_template->set_clock([time] {
+      const std::time_t seconds = time;
       std::tm parts{};
-      return *gmtime_r(&time, &parts);
+      return *gmtime_r(&seconds, &parts);
     });
   } else {
     no_template = "the model has no chat template (give one with --chat-template-file)";
@@ -284,6 +286,7 @@ int batch_command(Job& job, const Arguments& arguments) {
       "is lost.");
   BatchOptions options;
   add_batch_options(parser, options);
+  parser.add_alternatives({"input", "prompts"});
   if (!parser.parse(arguments)) return 0;
   check_options(parser, options);
   options.model.deterministic = !options.any_order;

@@ -101,17 +101,18 @@ int converse(Session& session, const ChatTemplate& chat_template, const ChatOpti
     std::vector<int32_t> tokens = encode_chat(chat_template, messages, session.tokenizer());
     const int64_t n_context = session.engine().options().context_tokens;
     const auto fits = [&] { return static_cast<int64_t>(tokens.size()) < n_context; };
-    if (!fits() && messages.size() > beginning.size() + 1) {
-      spdlog::warn("the conversation no longer fits the context of {} tokens; it starts anew", n_context);
-      messages = beginning;
-      messages.push_back({"user", *line});
-      tokens = encode_chat(chat_template, messages, session.tokenizer());
-    }
     if (!fits()) {
-      spdlog::warn("the message takes {} of the context's {} tokens: no room for an answer", tokens.size(),
-                   n_context);
-      messages = beginning;
-      continue;
+      std::vector<ChatMessage> anew = beginning;
+      anew.push_back(messages.back());
+      tokens = encode_chat(chat_template, anew, session.tokenizer());
+      if (!fits()) {
+        spdlog::warn("the message takes {} of the context's {} tokens: no room for an answer", tokens.size(),
+                     n_context);
+        messages.pop_back();
+        continue;
+      }
+      spdlog::warn("the conversation no longer fits the context of {} tokens; it starts anew", n_context);
+      messages = std::move(anew);
     }
     interrupted = false;
     const int code = generation.run(

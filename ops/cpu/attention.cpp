@@ -15,6 +15,9 @@ constexpr float kLog2E = 1.44269504F;
 // Rows (query, head) that share one reading of K and V: enough that reading costs little beside the
 // arithmetic, few enough that their accumulators stay in the second-level cache.
 constexpr int64_t kTileRows = 48;
+// Spans are shared out among threads where their results are no more floats (32 MiB): many tokens deep in a
+// context have units enough, and would write and read more than they gain.
+constexpr int64_t kMostPartials = int64_t{1} << 23;
 // Up to so many rows, several pages are read at once: single tokens.
 constexpr int64_t kFewRows = 8;
 
@@ -130,7 +133,10 @@ struct AttentionRun {
       begin = end;
     }
     const auto n_units = static_cast<int64_t>(state.units.size());
-    const int64_t wanted = n_threads > 1 && n_units > 0 ? ceil_div(4 * n_threads, n_units) : 1;
+    int64_t n_rows = 0;
+    for (const Unit& unit : state.units) n_rows += unit.spans.size() * unit.n_rows();
+    const bool may_share = n_threads > 1 && n_units > 0 && n_rows * stride <= kMostPartials;
+    const int64_t wanted = may_share ? ceil_div(4 * n_threads, n_units) : 1;
     int64_t n_parts = 0;
     bool shared = false;
     for (int64_t u = 0; u < n_units; ++u) {

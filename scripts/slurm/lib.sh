@@ -112,6 +112,7 @@ launch() {
   tandem_began=$folder/began "${options[@]}" "$tandem_slurm/task" "$@" &
   pid=$!
   trap 'asked=1 told=1; hand_on "$pid" "$folder/began"' USR1 TERM
+  if ((asked && !told)); then told=1; hand_on "$pid" "$folder/began"; fi # just before this trap
   code=0
   wait "$pid" || code=$?
   while ((told)); do # a trap has ended a `wait` early, and there is one more to come
@@ -148,7 +149,15 @@ finish() {
   if ((code == ended_by_usr1)); then code=75; fi
   case $code in
     0) say "done"; rm -f -- "${journal:-none}.stuck" ;;
-    65) rm -f -- "${journal:-none}.stuck"; say "done, but some lines failed: see the output's error records" ;;
+    65)
+      # Of a file that is wrong, too: then there is no output, or the journal is still there.
+      if [[ -e $OUTPUT && (! -e ${journal-} || ${TANDEM_ARGS-} == *--keep-journal*) ]]; then
+        rm -f -- "${journal:-none}.stuck"
+        say "done, but some lines failed: see the output's error records"
+      else
+        say "failed with 65"
+      fi
+      ;;
     75)
       if ((${SLURM_RESTART_COUNT:-0} >= ${MAX_RESTARTS:-100})); then
         say "not finished after ${SLURM_RESTART_COUNT:-0} restarts: giving up"

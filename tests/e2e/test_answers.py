@@ -436,10 +436,14 @@ class Chat(unittest.TestCase):
         self.assertEqual(len(re.findall("generated 8 tokens", result.err)), 2, result.err)
         alone = tandem("chat", *arguments, stdin=b"hello\n")
         self.assertEqual(result.text.split("> ")[2], alone.text.split("> ")[1])
-        result = tandem("chat", *arguments, stdin=b"word " * 99 + b"\nhello\n")
+        # What has no room is forgotten, and nothing else is.
+        arguments = (*arguments[:-1], 128)
+        both = tandem("chat", *arguments, stdin=b"hello\nagain\n")
+        result = tandem("chat", *arguments, stdin=b"hello\n" + b"word " * 99 + b"\nagain\n")
         self.assertEqual(result.code, 0, result.err)
         self.assertIn("no room for an answer", result.err)
-        self.assertEqual(result.text.split("> ")[2], alone.text.split("> ")[1])
+        self.assertNotIn("anew", result.err)
+        self.assertEqual(result.text.replace("> > ", "> "), both.text)
 
     def test_input_that_cannot_be_read(self):
         command = (harness.program(), "chat", "-m", golden_model())

@@ -151,10 +151,20 @@ class Flags(Case):
 class Disagreement(Case):
     """Ranks that were told different things, as happens where a launcher hands no variables on."""
 
-    def check_second(self, command, code, *words, setup):
+    def check_second(self, command, code, *words, setup, **env):
         """Rank 1 is started behind `setup`, a line of shell."""
         script = f'if [ "{harness.SHELL_RANK}" = 1 ]; then {setup}; fi; exec "$@"'
-        self.check(command, code, *words, ranks=(2, 3), wrapper=("sh", "-c", script, "sh"))
+        self.check(command, code, *words, ranks=(2, 3), wrapper=("sh", "-c", script, "sh"), **env)
+
+    def test_what_one_rank_cannot_even_begin_with(self):
+        run = ("run", *COMMANDS["run"])
+        self.check_second(run, USAGE, "rank 1: TANDEM_CTX_SIZE=abc", setup="export TANDEM_CTX_SIZE=abc")
+        self.check_second(run[:1] + run[3:], USAGE, "rank 1: no model", setup="unset TANDEM_MODEL", TANDEM_MODEL=MODEL)
+        self.check_second(run[:3], USAGE, "rank 1: give either -p", setup="unset TANDEM_PROMPT", TANDEM_PROMPT="hi")
+
+    def test_commands(self):
+        other = f'set -- "{harness.program()}" perplexity -m "{MODEL}" -p hi'
+        self.check_second(("run", *COMMANDS["run"][:4]), USAGE, "rank 0 `tandem run`", "rank 1 `tandem perplexity`", setup=other)
 
     def test_options(self):
         run = ("run", *COMMANDS["run"])

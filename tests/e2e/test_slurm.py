@@ -204,6 +204,10 @@ class Jobs(Slurm):
         failed.write_lines(["good", "bad"])
         failed.submit("single_node.sbatch", "--gres=none")
         missing = work("missing").submit("single_node.sbatch", "--gres=none", MODEL="")
+        refuses = self.folder / "refuses"
+        refuses.write_text("#!/bin/sh\nexit 65\n")
+        refuses.chmod(0o755)
+        wrong = work("wrong").submit("single_node.sbatch", "--gres=none", TANDEM=refuses)
         same = work("same").submit("array.sbatch", "--array=0-1", "--gres=none")
         (self.folder / "file").write_text("")
         no_stage = work("no_stage").submit("requeue.sbatch", "--gres=none", TANDEM_STAGE_DIR=self.folder / "file/x")
@@ -212,6 +216,9 @@ class Jobs(Slurm):
         self.assertEqual(failed.faults(), [])
         self.assertIn("some lines failed", failed.log())
         self.assertEqual(missing.wait_for_end(), ("FAILED", "64:0", "0"))
+        self.assertEqual(wrong.wait_for_end(), ("FAILED", "65:0", "0"))
+        self.assertIn("failed with 65", wrong.log())
+        self.assertNotIn("done", wrong.log())
         self.assertIn("set MODEL", missing.log())
         same.wait_for_end()
         self.assertEqual(same.states(), ["FAILED"] * 2)
@@ -298,6 +305,8 @@ class Requeues(Slurm):
         "staging": ("sha256sum", "", "before it began"),
         "launcher": ("srun", '[[ "$*" == *orted* || "$*" == *batch* ]] && ', "a checkpoint"),
         "program": ("program", "", "a checkpoint"),
+        # between the steps: the second time that the shell makes a folder
+        "shell": ("mktemp", '[[ ! -e first ]] && touch first || ', "a checkpoint"),
     }
 
     def test_told_to_stop_before_it_listens(self):
