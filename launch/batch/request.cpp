@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
 #include <charconv>
 #include <cmath>
 
@@ -94,10 +96,23 @@ Json read_messages(const BodyReader& body, const std::string& system) {
     Json copy = message;
     // OpenAI's newer name for the system's voice, which no template knows.
     if (*role == "developer") copy["role"] = "system";
-    copy["content"] = content_text(message.value("content", Json()), where);
+    // Beside calls no content is none, which templates tell from an empty text.
+    const auto calls = message.find("tool_calls");
+    const bool has_calls = calls != message.end() && calls->is_array() && !calls->empty();
+    const Json content = message.value("content", Json());
+    copy["content"] = content.is_null() && has_calls ? Json() : Json(content_text(content, where));
     out.push_back(std::move(copy));
   }
   return out;
+}
+
+/// "auto" or "none": no model is made to call a function.
+std::string read_tool_choice(const BodyReader& body) {
+  const Json* choice = body.find("tool_choice");
+  if (choice == nullptr) return "auto";
+  if (*choice != "auto" && *choice != "none")
+    fail_body("tool_choice", "tool_choice: only \"auto\" and \"none\" are offered");
+  return choice->get<std::string>();
 }
 
 Json read_template_variables(const BodyReader& body) {
@@ -107,9 +122,10 @@ Json read_template_variables(const BodyReader& body) {
       fail_body("chat_template_kwargs", "chat_template_kwargs: not an object", "invalid_type");
     variables = *more;
   }
+  const std::string choice = read_tool_choice(body);
   if (const Json* tools = body.find("tools")) {
     if (!tools->is_array()) fail_body("tools", "tools: not a list", "invalid_type");
-    if (!tools->empty()) variables["tools"] = *tools;
+    if (!tools->empty() && choice != "none") variables["tools"] = *tools;
   }
   return variables;
 }
@@ -155,10 +171,12 @@ void read_logit_bias(const BodyReader& body, SamplingParams& sampling) {
   if (biases == nullptr) return;
   if (!biases->is_object())
     fail_body("logit_bias", "logit_bias: not an object of tokens and numbers", "invalid_type");
+  sampling.bias.clear();
   for (const auto& [name, value] : biases->items()) {
     int32_t token = -1;
     const auto [end, status] = std::from_chars(name.data(), name.data() + name.size(), token);
-    if (status != std::errc{} || end != name.data() + name.size() || token < 0)
+    if (status != std::errc{} || end != name.data() + name.size() ||
+        name != std::to_string(std::max(0, token)))
       fail_body("logit_bias", fmt::format("logit_bias: '{}' is no token", name.substr(0, 40)));
     if (!value.is_number())
       fail_body("logit_bias",
@@ -193,6 +211,8 @@ SamplingParams read_sampling(const BodyReader& body, BatchEndpoint endpoint, con
   set(p.frequency_penalty, "frequency_penalty", -kMostPenalty, kMostPenalty);
   set(p.presence_penalty, "presence_penalty", -kMostPenalty, kMostPenalty);
   set(p.repeat_penalty, "repeat_penalty", 1e-3, 1e3);
+  set(p.repeat_penalty, "repetition_penalty", 1e-3, 1e3);  // vLLM's name for it
+  p.repeat_last_n = static_cast<int32_t>(body.integer("repeat_last_n", p.repeat_last_n, -1, kMostTokens));
   p.top_k = static_cast<int32_t>(std::max<int64_t>(0, body.integer("top_k", p.top_k, -1, kMostTokens)));
   p.n_logprobs = read_n_logprobs(body, endpoint);
   read_logit_bias(body, p);
@@ -208,6 +228,12 @@ SamplingParams read_sampling(const BodyReader& body, BatchEndpoint endpoint, con
   return p;
 }
 
+/// What would constrain or extend an answer, in OpenAI's, vLLM's and llama.cpp's names.
+constexpr std::array kNotOffered = {
+    "functions",     "audio",          "web_search_options", "guided_json",     "guided_regex",
+    "guided_choice", "guided_grammar", "structured_outputs", "grammar",         "json_schema",
+    "min_tokens",    "stop_token_ids", "bad_words",          "use_beam_search", "allowed_token_ids"};
+
 void refuse_what_changes_the_answer(const BodyReader& body, const BatchRequest& request) {
   if (body.boolean("stream", false)) fail_body("stream", "stream: a batch has no streams");
   if (body.integer("best_of", request.n_choices, 0, kMostChoices) > request.n_choices)
@@ -217,6 +243,16 @@ void refuse_what_changes_the_answer(const BodyReader& body, const BatchRequest& 
     if (!format->is_object() || format->value("type", Json()) != "text")
       fail_body("response_format", "response_format: only {\"type\": \"text\"} is offered");
   }
+  for (const char* name : kNotOffered) {
+    const Json* value = body.find(name);
+    if (value != nullptr && *value != false && *value != 0 && !value->empty())
+      fail_body(name, fmt::format("{}: not offered", name));
+  }
+  if (const Json* call = body.find("function_call"); call != nullptr && *call != "none" && *call != "auto")
+    fail_body("function_call", "function_call: only \"auto\" and \"none\" are offered");
+  if (const Json* modalities = body.find("modalities");
+      modalities != nullptr && *modalities != Json::array({"text"}))
+    fail_body("modalities", "modalities: only [\"text\"] is offered");
   if (request.echo && request.sampling.n_logprobs >= 0) fail_body("echo", "echo: not together with logprobs");
 }
 
@@ -315,6 +351,25 @@ BatchLine prompt_line(std::string_view text, std::string custom_id, BatchEndpoin
   }
   BatchRequest request = read_body(body, endpoint, custom_id, defaults);
   return {std::move(custom_id), std::move(request)};
+}
+
+std::optional<Json> with_parsed_arguments(const Json& messages) {
+  std::optional<Json> parsed;
+  for (size_t i = 0; i < messages.size(); ++i) {
+    const auto calls = messages[i].find("tool_calls");
+    if (calls == messages[i].end() || !calls->is_array()) continue;
+    for (size_t c = 0; c < calls->size(); ++c) {
+      const Json& call = (*calls)[c];
+      const Json function = call.is_object() ? call.value("function", Json()) : Json();
+      const Json text = function.is_object() ? function.value("arguments", Json()) : Json();
+      if (!text.is_string() || nesting_of(text.get_ref<const std::string&>()) > kMostNesting) continue;
+      Json arguments = Json::parse(text.get_ref<const std::string&>(), nullptr, false);
+      if (!arguments.is_object()) continue;
+      if (!parsed) parsed = messages;
+      (*parsed)[i]["tool_calls"][c]["function"]["arguments"] = std::move(arguments);
+    }
+  }
+  return parsed;
 }
 
 }  // namespace tandem

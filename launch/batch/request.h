@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -67,6 +68,10 @@ inline constexpr size_t kMostAnswers = 4096;                ///< of one request:
 inline constexpr size_t kMostEchoBytes = size_t{64} << 20;  ///< of the prompts that one result repeats
 inline constexpr int32_t kMostTopLogprobs = 20;             ///< as OpenAI's service has it
 inline constexpr int kMostNesting = 64;                     ///< of a line's JSON
+
+/// The messages with the arguments of tool calls as objects, which most templates want, in place of the texts
+/// that OpenAI's form has; nothing where there are none that are objects.
+std::optional<nlohmann::ordered_json> with_parsed_arguments(const nlohmann::ordered_json& messages);
 
 /// Reads a line in the batch form.
 BatchLine parse_batch_line(std::string_view text, const BatchDefaults& defaults);

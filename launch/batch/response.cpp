@@ -109,6 +109,9 @@ Json completion_logprobs(const BatchChoice& choice, const TokenBytes& token_byte
       const std::string name = token_name(token_bytes(other.token, true), "bytes:");
       if (!top.contains(name)) top[name] = rounded(other.logprob);
     }
+    // The chosen one is always among them.
+    const std::string chosen = token_name(token_bytes(choice.tokens[i], true), "bytes:");
+    if (!top.contains(chosen)) top[chosen] = rounded(choice.logprobs[i].chosen);
     out["top_logprobs"].push_back(std::move(top));
     out["text_offset"].push_back(n_characters(std::string_view(choice.text).substr(0, choice.offsets[i])));
   }

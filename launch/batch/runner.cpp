@@ -138,6 +138,21 @@ void BatchRunner::open(uint64_t index, const InputLine& line) {
   opened_ = std::move(work);
 }
 
+/// Throws Error where the template refuses it.
+std::vector<int32_t> BatchRunner::encode_conversation(const BatchRequest& request) const {
+  const auto encode = [&](const nlohmann::ordered_json& messages) {
+    return encode_messages(*chat_template_, messages, request.template_variables, tokenizer_);
+  };
+  if (const auto parsed = with_parsed_arguments(request.messages)) {
+    try {
+      return encode(*parsed);
+    } catch (const Error&) {
+      // Some templates put the arguments together as texts.
+    }
+  }
+  return encode(request.messages);
+}
+
 /// The tokens of every prompt. Throws BatchFault where one can't be computed.
 std::vector<std::vector<int32_t>> BatchRunner::tokenize(const BatchRequest& request) const {
   const bool is_chat = request.endpoint == BatchEndpoint::chat;
@@ -146,8 +161,7 @@ std::vector<std::vector<int32_t>> BatchRunner::tokenize(const BatchRequest& requ
   if (is_chat && chat_template_ == nullptr) throw BatchFault{400, "no_chat_template", no_template_, param};
   try {
     if (is_chat) {
-      prompts.push_back(
-          encode_messages(*chat_template_, request.messages, request.template_variables, tokenizer_));
+      prompts.push_back(encode_conversation(request));
     }
     for (const BatchPrompt& prompt : request.prompts) {
       const auto* tokens = std::get_if<std::vector<int32_t>>(&prompt);
@@ -174,6 +188,13 @@ std::vector<std::vector<int32_t>> BatchRunner::tokenize(const BatchRequest& requ
                          fmt::format("token {} is not in the vocabulary of {}", token, options_.n_vocab),
                          param};
       }
+    }
+  }
+  for (const LogitBias& bias : request.sampling.bias) {
+    if (bias.token >= options_.n_vocab) {
+      throw BatchFault{400, "invalid_token",
+                       fmt::format("token {} is not in the vocabulary of {}", bias.token, options_.n_vocab),
+                       "logit_bias"};
     }
   }
   check_size(request, prompts.size());

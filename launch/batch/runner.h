@@ -55,6 +55,7 @@ class BatchRunner {
   bool open_next_line();
   void open(uint64_t index, const InputLine& line);
   BatchLine read(const InputLine& line) const;
+  std::vector<int32_t> encode_conversation(const BatchRequest& request) const;
   std::vector<std::vector<int32_t>> tokenize(const BatchRequest& request) const;
   static void check_size(const BatchRequest& request, size_t n_prompts);
   void fail(uint64_t index, uint64_t number, const std::string& custom_id, const BatchFault& fault);

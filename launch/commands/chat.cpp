@@ -21,6 +21,7 @@
 #include "launch/progress.h"
 #include "launch/session.h"
 #include "ops/core/error.h"
+#include "runtime/text/utf8.h"
 
 namespace tandem {
 namespace {
@@ -97,7 +98,7 @@ int converse(Session& session, const ChatTemplate& chat_template, const ChatOpti
     if (const int signal = pending_signal(); signal != 0) return 128 + signal;
     if (!line) return 0;
     if (line->empty()) continue;  // an Enter that came just after the answer's end
-    messages.push_back({"user", *line});
+    messages.push_back({"user", replace_invalid_bytes(*line)});
     std::vector<int32_t> tokens = encode_chat(chat_template, messages, session.tokenizer());
     const int64_t n_context = session.engine().options().context_tokens;
     const auto fits = [&] { return static_cast<int64_t>(tokens.size()) < n_context; };

@@ -45,7 +45,8 @@ int perplexity_command(Job& job, const Arguments& arguments) {
   if (communicator.rank() != 0) return session.engine().follow();
 
   const int64_t n_context = session.engine().options().context_tokens;
-  std::vector<int32_t> tokens = session.tokenizer().encode(text);
+  std::vector<int32_t> tokens =
+      session.tokenizer().encode(text, {.add_special = true, .parse_special = false});
   if (static_cast<int64_t>(tokens.size()) < n_context) {
     throw Error(ExitCode::usage,
                 fmt::format("the text has {} tokens, one chunk needs {}", tokens.size(), n_context),

@@ -21,6 +21,7 @@
 namespace tandem {
 namespace {
 
+constexpr double kLeastBytes = 0x1p20;  // less is a number without its unit
 constexpr double kMostBytes = 0x1p50;
 constexpr int kMostRanks = 4096;
 
@@ -54,7 +55,7 @@ std::optional<int64_t> size_of(std::string_view text) {
     if (found == kUnits.end() || (!rest.empty() && rest != "b" && rest != "ib")) return std::nullopt;
     value *= std::pow(rest == "b" ? 1000.0 : 1024.0, static_cast<double>(found - kUnits.begin() + 1));
   }
-  if (value < 1 || value > kMostBytes) return std::nullopt;
+  if (value < kLeastBytes || value > kMostBytes) return std::nullopt;
   return static_cast<int64_t>(value);
 }
 
@@ -129,6 +130,7 @@ int plan_command(Job& job, const Arguments& arguments) {
   ModelOptions model;
   add_plan_options(parser, options, model);
   parser.add_alternatives({"FILE", "model", "preset"});
+  parser.add_alternatives({"FILE", "model", "type"});
   if (!parser.parse(arguments)) return 0;
   if (job.rank() != 0) return 0;
   if (options.guide) {

@@ -455,6 +455,11 @@ class Chat(unittest.TestCase):
         self.assertEqual(done.returncode, 74, done.stderr)
         self.assertIn("can't read standard input", done.stderr)
 
+    def test_a_line_that_is_no_text_ends_nothing(self):
+        result = tandem("chat", "-m", golden_model(), "--temp", 0, "-n", 3, "--ignore-eos", stdin=b"Hi\n\xff\xfe\nagain\n")
+        self.assertEqual(result.code, 0, result.err)
+        self.assertEqual(len(re.findall("generated 3 tokens", result.err)), 3, result.err)
+
     def test_enter_stops_the_answer(self):
         model = real_model()
         for ranks in (0, 3):

@@ -74,7 +74,10 @@ class Answers(Case):
         self.assertEqual(
             [len(two[key]) for key in ("tokens", "token_logprobs", "top_logprobs", "text_offset")], [3] * 4
         )
-        self.assertTrue(all(len(top) <= 2 for top in two["top_logprobs"]))
+        # the likeliest two, and the chosen one
+        self.assertTrue(all(len(top) <= 3 for top in two["top_logprobs"]))
+        for token, top in zip(two["tokens"], two["top_logprobs"], strict=True):
+            self.assertIn(token, top)
 
     def test_greedy_text_is_what_run_says(self):
         for name in ("llama", "gemma3", "qwen2"):
@@ -218,6 +221,7 @@ class Lines(Case):
             (request("l", prompt="word " * 500), "l", 400, "prompt"),
             (request("v", prompt=[1, 99999]), "v", 400, "prompt"),
             (request("e", prompt=[[1], []]), "e", 400, "prompt"),
+            (request("b", prompt="x", logit_bias={"99999": 1}), "b", 400, "logit_bias"),
             ("x" * ((16 << 20) + 1), None, "line_too_long"),
         ]
         batch = self.batch([good[0], *(line for line, *_ in bad), "", good[1]])
@@ -234,7 +238,7 @@ class Lines(Case):
                 self.assertEqual((result["error"]["code"], result["error"]["line"]), (expected[0], number))
         alone = self.done(self.batch(good))
         self.assertEqual([choices(results[0]), choices(results[-1])], [choices(line) for line in alone])
-        self.assertIn("2 done, 15 failed", batch_err(batch))
+        self.assertIn("2 done, 16 failed", batch_err(batch))
 
     def test_a_template_that_refuses_and_one_that_is_missing(self):
         batch = self.batch([chat("a", "abc", max_tokens=2), request("b", prompt="abc", max_tokens=2)])
@@ -255,6 +259,22 @@ class Lines(Case):
             answer = batch.results()[0]["response"]
             self.assertEqual(answer["status_code"], status)
         self.assertEqual(answer["body"]["error"]["code"], "no_chat_template")
+
+    def test_calls_reach_templates_as_objects_or_as_texts(self):
+        arguments = '{"city": "Paris"}'
+        call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": arguments}}
+        messages = [{"role": "user", "content": "W?"}, {"role": "assistant", "content": None, "tool_calls": [call]}]
+        arguments = "messages[1].tool_calls[0].function.arguments"
+        for condition, code in (
+            (f"{arguments} is mapping and {arguments}.city == 'Paris'", 0),
+            (f"'text: ' + {arguments} == 'text: ' + '{{\"city\": \"Paris\"}}'", 0),
+            ("messages[1].content is none", 0),
+            (f"{arguments}.city == 'Rome'", 65),
+        ):
+            batch = self.batch([request("c", "/v1/chat/completions", messages=messages, max_tokens=1)])
+            with open(batch.path("chat.jinja"), "w") as file:
+                file.write("{% if not (" + condition + ") %}{{ raise_exception('no') }}{% endif %}abc")
+            self.done(batch, code=code)
 
     def test_templates_tell_the_time_of_the_first_run(self):
         def batch_with_clock():

@@ -120,6 +120,7 @@ class Questions(unittest.TestCase):
         self.assertIn("--memory", tandem("plan", "--preset", "yi-34b").text)
 
     def test_sizes_of_memory(self):
+        self.assertEqual(tandem("plan", "--preset", "yi-34b", "--memory", "24").code, 64)
         for text, n in (("32GB", 32 * 10**9), ("32GiB", 32 << 30), ("32g", 32 << 30), ("1e9", 10**9), ("80gb", 80 * 10**9)):
             self.assertEqual(plan("--preset", "yi-34b", "--memory", text)["memory_bytes"], n)
         for text in ("", "GB", "-1GB", "nan", "12XB", "1 2", "0", "1e99"):

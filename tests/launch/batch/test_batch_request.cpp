@@ -106,7 +106,7 @@ TEST(BatchRequest, ReadsConversations) {
   ASSERT_EQ(r.messages.size(), 4u);
   EXPECT_EQ(r.messages[0].dump(), R"({"role":"system","content":"Be brief."})");
   EXPECT_EQ(r.messages[1].dump(), R"({"role":"user","content":"Grüße","name":"n"})");
-  EXPECT_EQ(r.messages[2]["content"], "");
+  EXPECT_TRUE(r.messages[2]["content"].is_null()) << "beside calls no content is none";
   EXPECT_EQ(r.messages[2]["tool_calls"].size(), 1u);
   EXPECT_EQ(r.sampling.n_logprobs, 2);
   EXPECT_EQ(r.max_new_tokens, 4);
@@ -118,6 +118,27 @@ TEST(BatchRequest, ReadsConversations) {
   EXPECT_EQ(own.messages.dump(), R"([{"role":"system","content":"x"}])");
   EXPECT_EQ(own.sampling.n_logprobs, 0);
   EXPECT_EQ(request_of("chat/completions", R"({"messages": [{"role": "user"}]})").sampling.n_logprobs, -1);
+}
+
+TEST(BatchRequest, CallsArgumentsAreTextsOrObjects) {
+  const auto parsed = [](const std::string& arguments) {
+    return with_parsed_arguments(nlohmann::ordered_json::parse(
+        R"([{"role": "user", "content": "x"}, {"role": "assistant", "tool_calls":
+        [{"function": {"name": "f", "arguments": )" +
+        arguments + "}}]}]"));
+  };
+  EXPECT_EQ((*parsed(R"("{\"b\": 1, \"a\": [2]}")"))[1]["tool_calls"][0]["function"].dump(),
+            R"({"name":"f","arguments":{"b":1,"a":[2]}})");
+  for (const char* other : {R"({"a": 1})", R"("no JSON")", R"("[1]")", "7", "null"})
+    EXPECT_FALSE(parsed(other)) << other;
+  EXPECT_FALSE(parsed('"' + std::string(100000, '[') + '"'));
+  EXPECT_FALSE(
+      with_parsed_arguments(nlohmann::ordered_json::parse(R"([{"tool_calls": [1, {"function": 2}]}])")));
+  EXPECT_EQ(request_of(
+                "chat/completions",
+                R"({"messages": [{"role": "user"}], "tools": [{"type": "function"}], "tool_choice": "none"})")
+                .template_variables.dump(),
+            "{}");
 }
 
 TEST(BatchRequest, SeedsAreAFunctionOfNameAndFlag) {
@@ -195,6 +216,11 @@ TEST(BatchRequest, SaysWhichFieldIsWrong) {
   expect_fault("completions", R"("logit_bias": {"a": 1})", "logit_bias");
   expect_fault("completions", R"("logit_bias": {"1": "a"})", "logit_bias");
   expect_fault("completions", R"("logit_bias": {"1": 101})", "logit_bias");
+  expect_fault("completions", R"("logit_bias": {"01": 1})", "logit_bias");
+  expect_fault("completions", R"("logit_bias": {"-0": 1})", "logit_bias");
+  expect_fault("completions", R"("min_tokens": 2)", "min_tokens");
+  expect_fault("completions", R"("guided_json": {"type": "object"})", "guided_json");
+  expect_fault("completions", R"("stop_token_ids": [3])", "stop_token_ids");
   expect_fault("completions", R"("echo": 1)", "echo");
   expect_fault("completions", R"("echo": true, "logprobs": 1)", "echo");
   expect_fault("completions", R"("model": 1)", "model");
@@ -216,6 +242,11 @@ TEST(BatchRequest, SaysWhichFieldIsWrong) {
   expect_fault("chat/completions", R"("response_format": {"type": "json_object"})", "response_format");
   expect_fault("chat/completions", R"("response_format": {"type": 5})", "response_format");
   expect_fault("chat/completions", R"("tools": {})", "tools");
+  expect_fault("chat/completions", R"("tool_choice": "required")", "tool_choice");
+  expect_fault("chat/completions", R"("tool_choice": {"type": "function"})", "tool_choice");
+  expect_fault("chat/completions", R"("functions": [{"name": "f"}])", "functions");
+  expect_fault("chat/completions", R"("function_call": {"name": "f"})", "function_call");
+  expect_fault("chat/completions", R"("modalities": ["text", "audio"])", "modalities");
   expect_fault("chat/completions", R"("chat_template_kwargs": 1)", "chat_template_kwargs");
 }
 
