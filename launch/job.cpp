@@ -15,7 +15,7 @@ namespace tandem {
 namespace {
 
 constexpr int kEndLimitS = 10;
-constexpr int kPatienceUs = 250'000;
+constexpr int kPatienceUs = 250'000;  // for rank 0 to speak
 
 std::string line_of(const Error& error) {
   return error.hint().empty() ? error.what() : std::string(error.what()) + " (" + error.hint() + ")";
@@ -100,6 +100,7 @@ Communicator& Job::start(const std::vector<std::string>& settings) {
 
 void Job::bring_up() {
   note_phase("start");
+  would_start_ = false;  // once at most, whatever comes of it
   if (launcher_.present) {
     mpi_ = std::make_unique<MpiEnvironment>();
     comm_ = make_mpi_communicator(*mpi_);

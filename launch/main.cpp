@@ -1,5 +1,5 @@
 // The program: finds the subcommand, runs it, and turns every way to fail into one line and one exit code on
-// all ranks. The only catch of tandem is here.
+// all ranks. Errors of all commands are caught here.
 #include <fmt/format.h>
 
 #include <array>

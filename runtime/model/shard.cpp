@@ -104,7 +104,10 @@ TensorShard ShardPlan::shard(const GgufTensor& tensor, int r) const {
 }
 
 int64_t ShardPlan::bytes(const GgufTensor& tensor, int r) const {
-  const TensorShard part = shard(tensor, r);
+  TensorShard part = shard(tensor, r);
+  // A tensor may be smaller than the configuration says, until the loader refuses it.
+  part.cols = intersect(part.cols, {0, tensor.n_cols()});
+  part.rows = intersect(part.rows, {0, tensor.shape.size() == 3 ? tensor.shape[1] : tensor.n_rows()});
   if (part.empty()) return 0;
   const TensorTypeInfo& info = type_info(tensor.type);
   const int64_t n_matrices = tensor.shape.size() == 3 ? tensor.shape[2] : 1;

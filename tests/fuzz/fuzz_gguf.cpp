@@ -1,5 +1,5 @@
 // libFuzzer target: any bytes either give a GgufFile whose every promise holds, or Error(bad_data) in one
-// line.
+// line; and so does the model that it describes, dealt to ranks.
 #include <fmt/format.h>
 
 #include <cstddef>
@@ -12,6 +12,8 @@
 #include "ops/core/error.h"
 #include "runtime/gguf/describe.h"
 #include "runtime/gguf/gguf.h"
+#include "runtime/model/config.h"
+#include "runtime/model/shard.h"
 
 namespace {
 
@@ -86,6 +88,24 @@ void check_text(const std::string& text) {
   }
 }
 
+void check_model(const GgufFile& file) {
+  const tandem::ModelConfig config = tandem::ModelConfig::from_gguf(file);
+  expect(config.n_kv_heads > 0 && config.n_heads % config.n_kv_heads == 0, "heads share KV heads evenly");
+  expect(config.head_dim >= 2 && config.rope.n_rot >= 2 && config.rope.n_rot <= config.head_dim,
+         "heads turn");
+  (void)rope_frequencies(config.rope, {});
+  for (int n_ranks = 1; n_ranks <= 3; ++n_ranks) {
+    const tandem::ShardPlan plan(file, config, tandem::SplitWeights(n_ranks));
+    expect(plan.rank(n_ranks - 1).q_heads.end == config.n_heads, "all heads are dealt");
+    for (const GgufTensor& tensor : file.tensors()) {
+      for (int r = 0; r < n_ranks; ++r) {
+        const int64_t n_bytes = plan.bytes(tensor, r);
+        expect(n_bytes >= 0 && static_cast<uint64_t>(n_bytes) <= tensor.n_bytes, "a share is of the tensor");
+      }
+    }
+  }
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
@@ -95,6 +115,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     check_look_ups(file);
     check_text(describe_metadata(file));
     check_text(describe_tensors(file));
+    check_model(file);
   } catch (const Error& error) {
     check_message(error);
   }
