@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <new>
+#include <nlohmann/json.hpp>
 
 #include "comm/process.h"
 #include "launch/log.h"
@@ -13,6 +14,8 @@
 
 namespace tandem {
 namespace {
+
+using nlohmann::json;
 
 constexpr int kEndLimitS = 10;
 constexpr int kPatienceUs = 250'000;  // for rank 0 to speak
@@ -40,31 +43,16 @@ struct Job::Told {
   std::vector<std::string> settings;
 
   std::string text() const {
-    std::string all = fmt::format("{}", code) + '\0' + fault + '\0';
-    for (const std::string& setting : settings) all += setting + '\0';
-    return all;
+    return json{code, fault, settings}.dump(-1, ' ', false, json::error_handler_t::replace);
   }
   static Told of(const std::string& text) {
-    std::vector<std::string> parts;
-    for (size_t begin = 0; begin < text.size();) {
-      const size_t end = text.find('\0', begin);
-      parts.push_back(text.substr(begin, end - begin));
-      begin = end + 1;
-    }
-    Told told;
-    told.code = std::stoi(parts.at(0));
-    told.fault = parts.at(1);
-    told.settings.assign(parts.begin() + 2, parts.end());
-    return told;
+    const json told = json::parse(text);
+    return {told.at(0), told.at(1), told.at(2)};
   }
 };
 
 /// Throws the same Error on every rank where one can't begin, or was told something else than rank 0.
 void Job::agree(const Told& mine) {
-  if (comm_->size() == 1) {
-    if (mine.code != 0) throw Error(static_cast<ExitCode>(mine.code), mine.fault);
-    return;
-  }
   std::vector<Told> all;
   for (const std::string& text : comm_->gather_text(mine.text())) all.push_back(Told::of(text));
   for (size_t r = 0; r < all.size(); ++r) {

@@ -101,7 +101,8 @@ Json completion_logprobs(const BatchChoice& choice, const TokenBytes& token_byte
               {"top_logprobs", Json::array()},
               {"text_offset", Json::array()}};
   for (size_t i = 0; i < n_shown_tokens(choice); ++i) {
-    out["tokens"].push_back(token_name(token_bytes(choice.tokens[i], true), "bytes:"));
+    const std::string chosen = token_name(token_bytes(choice.tokens[i], true), "bytes:");
+    out["tokens"].push_back(chosen);
     out["token_logprobs"].push_back(rounded(choice.logprobs[i].chosen));
     Json top = Json::object();
     for (const TokenLogprob& other : choice.logprobs[i].top) {
@@ -110,7 +111,6 @@ Json completion_logprobs(const BatchChoice& choice, const TokenBytes& token_byte
       if (!top.contains(name)) top[name] = rounded(other.logprob);
     }
     // The chosen one is always among them.
-    const std::string chosen = token_name(token_bytes(choice.tokens[i], true), "bytes:");
     if (!top.contains(chosen)) top[chosen] = rounded(choice.logprobs[i].chosen);
     out["top_logprobs"].push_back(std::move(top));
     out["text_offset"].push_back(n_characters(std::string_view(choice.text).substr(0, choice.offsets[i])));

@@ -182,23 +182,18 @@ std::vector<std::vector<int32_t>> BatchRunner::tokenize(const BatchRequest& requ
           fmt::format("the prompt has {} tokens, the context {}: no room for an answer", n, n_context),
           param};
     }
-    for (const int32_t token : tokens) {
-      if (token >= options_.n_vocab) {
-        throw BatchFault{400, "invalid_token",
-                         fmt::format("token {} is not in the vocabulary of {}", token, options_.n_vocab),
-                         param};
-      }
-    }
+    for (const int32_t token : tokens) check_token(token, param);
   }
-  for (const LogitBias& bias : request.sampling.bias) {
-    if (bias.token >= options_.n_vocab) {
-      throw BatchFault{400, "invalid_token",
-                       fmt::format("token {} is not in the vocabulary of {}", bias.token, options_.n_vocab),
-                       "logit_bias"};
-    }
-  }
+  for (const LogitBias& bias : request.sampling.bias) check_token(bias.token, "logit_bias");
   check_size(request, prompts.size());
   return prompts;
+}
+
+/// Throws BatchFault, of the body's field `param`, where the model has no such token.
+void BatchRunner::check_token(int32_t token, const std::string& param) const {
+  if (token < options_.n_vocab) return;
+  throw BatchFault{400, "invalid_token",
+                   fmt::format("token {} is not in the vocabulary of {}", token, options_.n_vocab), param};
 }
 
 /// Throws BatchFault where the result would be more than a record is to hold.

@@ -57,6 +57,7 @@ class BatchRunner {
   BatchLine read(const InputLine& line) const;
   std::vector<int32_t> encode_conversation(const BatchRequest& request) const;
   std::vector<std::vector<int32_t>> tokenize(const BatchRequest& request) const;
+  void check_token(int32_t token, const std::string& param) const;
   static void check_size(const BatchRequest& request, size_t n_prompts);
   void fail(uint64_t index, uint64_t number, const std::string& custom_id, const BatchFault& fault);
   void fill();

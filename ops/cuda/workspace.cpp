@@ -7,6 +7,7 @@
 #include "ops/cuda/activation_layout.h"
 #include "ops/cuda/products_memory.h"
 #include "ops/cuda/sampling_windows.h"
+#include "ops/cuda/step.h"
 #include "ops/cuda/tile_layout.h"
 #include "ops/quant/formats.h"
 
@@ -91,9 +92,8 @@ std::string fit_fault_of(size_t weight_bytes, const BackendShape& shape, int n_m
   const size_t page = page_bytes_of(shape);
   const size_t cache = cache_bytes_of(shape);
   // Before the rotations are known: as many as a model has at most, of whole heads.
-  constexpr int64_t kMostRopes = 2;
   const size_t work =
-      workspace_bytes_of(shape, n_multiprocessors) + step_bytes_of(shape, shape.head_dim / 2, kMostRopes);
+      workspace_bytes_of(shape, n_multiprocessors) + step_bytes_of(shape, shape.head_dim / 2, kMaxRopes);
   if (weight_bytes + cache + work <= usable) return "";
   const auto mib = [](size_t n_bytes) { return n_bytes >> 20; };
   std::string fault = fmt::format(
