@@ -19,6 +19,13 @@ N_LINES = 12
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY", "BOOT_FAIL"}
 
 
+def program_file(path, text):
+    """A program of that text, and its path."""
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
 class Work:
     """A folder with what one job reads and writes, and the job."""
 
@@ -184,9 +191,7 @@ class Jobs(Slurm):
             self.assertTrue(all(note["CUDA_VISIBLE_DEVICES"] in ("0", "1") for note in work.notes()))
 
     def test_scaling(self):
-        recorder = self.folder / "scaling"
-        recorder.write_text('#!/bin/bash\nprintf "%s\\n" "$@" > "$NOTE_FILE"\n')
-        recorder.chmod(0o755)
+        recorder = program_file(self.folder / "scaling", '#!/bin/bash\nprintf "%s\\n" "$@" > "$NOTE_FILE"\n')
         work = self.work.submit(
             "scaling.sbatch", "--ntasks=4", "--gres=none", SCALING=recorder, BACKEND="cpu", STAGE=0
         )
@@ -204,9 +209,7 @@ class Jobs(Slurm):
         failed.write_lines(["good", "bad"])
         failed.submit("single_node.sbatch", "--gres=none")
         missing = work("missing").submit("single_node.sbatch", "--gres=none", MODEL="")
-        refuses = self.folder / "refuses"
-        refuses.write_text("#!/bin/sh\nexit 65\n")
-        refuses.chmod(0o755)
+        refuses = program_file(self.folder / "refuses", "#!/bin/sh\nexit 65\n")
         wrong = work("wrong").submit("single_node.sbatch", "--gres=none", TANDEM=refuses)
         same = work("same").submit("array.sbatch", "--array=0-1", "--gres=none")
         (self.folder / "file").write_text("")
@@ -314,10 +317,9 @@ class Requeues(Slurm):
         for held, (slow, when, _) in self.EARLY.items():
             for script in ("single_node.sbatch", "requeue.sbatch"):
                 work = works[held, script] = Work(self.cluster, self.folder / f"{held}-{script.removesuffix('.sbatch')}")
-                tool = work.folder / slow
                 program = STAND_IN if slow == "program" else shutil.which(slow)
-                tool.write_text(self.SLOW.format(when=when, mark=work.folder / "mark", program=program))
-                tool.chmod(0o755)
+                text = self.SLOW.format(when=when, mark=work.folder / "mark", program=program)
+                tool = program_file(work.folder / slow, text)
                 settings = {"TANDEM": tool} if slow == "program" else {"PATH": f"{work.folder}:{os.environ['PATH']}"}
                 work.submit(script, "--gres=none", **settings)
         left = dict(works)
@@ -332,17 +334,19 @@ class Requeues(Slurm):
             with self.subTest(held=held, script=script):
                 self.expect_done(work, n_restarts=1)
                 self.assertIn(self.EARLY[held][2], work.log())
+                if held == "staging":
+                    self.assertEqual({note["SLURM_RESTART_COUNT"] for note in work.notes()}, {"1"}, "nothing ran before")
 
     def test_steps_told_to_stop_while_they_stage(self):
         work = self.work
-        slow = self.folder / "sha256sum"
-        slow.write_text(self.SLOW.format(when="", mark=self.folder / "mark", program=shutil.which("sha256sum")))
-        slow.chmod(0o755)
+        text = self.SLOW.format(when="", mark=self.folder / "mark", program=shutil.which("sha256sum"))
+        program_file(self.folder / "sha256sum", text)
         work.submit("requeue.sbatch", "--gres=none", PATH=f"{self.folder}:{os.environ['PATH']}")
         work.wait_for((self.folder / "mark").exists, 30, "a copy")
         self.cluster.call("scancel", "--signal=USR1", work.job)
         self.expect_done(work, n_restarts=1)
         self.assertIn("before it began", work.log())
+        self.assertEqual({note["SLURM_RESTART_COUNT"] for note in work.notes()}, {"1"}, "nothing ran before")
 
     def test_cancelled_stays_so_and_can_be_submitted_again(self):
         works = {}
@@ -407,9 +411,8 @@ wait $pid
             self.lines.append(
                 json.dumps({"custom_id": f"r{i}", "method": "POST", "url": "/v1/completions", "body": body})
             )
-        self.program = self.folder / "tandem"
-        self.program.write_text(self.FIRST_RUN.replace("@tandem@", shlex.quote(str(harness.program()))))
-        self.program.chmod(0o755)
+        text = self.FIRST_RUN.replace("@tandem@", shlex.quote(str(harness.program())))
+        self.program = program_file(self.folder / "tandem", text)
 
     def work_of(self, name, script, *options, **env):
         work = Work(self.cluster, self.folder / name)
